@@ -1,0 +1,46 @@
+# The same few commands for people and for CI.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+LCLSC := $(BIN)/lclsc
+
+.PHONY: install demo check test bench clean-demo
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     install, and run the whole line on phantom videos in demo/"
+	@echo "make test     install, and run the tests"
+	@echo "make check    install, and check formatting, style, types and import contracts"
+	@echo "make bench    install, and run the benchmarks"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# The published key makes the demo's pseudonyms the same everywhere; intake takes only phantoms under it.
+demo: export LCLSC_KEY_FILE := $(CURDIR)/pipelines/synth/published.key
+demo: install
+	test -f demo/workspace.json || $(LCLSC) init demo --preset cpu
+	$(LCLSC) synth demo-phantoms --preset demo
+	$(LCLSC) intake demo-phantoms --workspace demo
+	$(LCLSC) retrain --workspace demo --reason "make demo"
+
+clean-demo:
+	rm -rf demo demo-phantoms
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pip check
+
+test: install
+	$(BIN)/pytest
+
+bench: install
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick || exit 1; done

@@ -1,0 +1,1 @@
+"""When, how often, who decides: the Prefect flows and the command line."""

@@ -1,0 +1,389 @@
+"""The command line ``lclsc``. Each command imports what it needs when it runs: help and status stay fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import console
+from pipelines import settings
+from pipelines.errors import LclscError, WrongUseError
+from pipelines.workspace import Workspace
+
+app = typer.Typer(
+    name="lclsc",
+    help="From pCLE videos to a registered, explainable, auditable tissue classifier, again and again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="The workspace's folder.", show_default="the current folder")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout; everything else goes to stderr.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="LCLSC_DEBUG")]
+HERE = Path()
+
+
+def main() -> None:
+    """Run a command; an error is its cause and remedy, and its own exit code."""
+    settings.apply()
+    arguments = sys.argv[1:]
+    try:
+        app(standalone_mode=True)
+    except LclscError as error:
+        if "--debug" in arguments or os.environ.get("LCLSC_DEBUG"):
+            raise
+        if "--json" in arguments:
+            console.print_json({"status": "failed", "error": error.as_json()})
+        else:
+            console.print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.err.print("stopped; run the same command again to go on")
+        sys.exit(130)
+
+
+def _open(folder: Path) -> Workspace:
+    workspace = Workspace.open(folder)
+    settings.apply(workspace)
+    return workspace
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    preset: Annotated[str | None, typer.Option(help="cpu or gpu; by default gpu where a GPU is seen.")] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="Where DVC pushes: a folder or address outside the workspace.")
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a workspace: a git repository with DVC and its parameters.
+
+    Example: lclsc init clinic --remote /backup/clinic
+    """
+    from pipelines import initialise
+
+    chosen = preset or initialise.preset_for_this_machine()
+    if chosen not in ("cpu", "gpu"):
+        raise WrongUseError("preset", f"There is no preset {chosen!r}.", "Use cpu or gpu.")
+    with console.err.status("making the workspace"):
+        workspace = initialise.run(folder, preset=chosen, remote=remote)  # type: ignore[arg-type]
+    if json:
+        console.print_json({"schema": "init/1", "workspace": str(workspace.root), "preset": chosen})
+        return
+    console.out.print(f"[bold]{folder}[/] is a workspace now (preset {chosen}; see params.yaml).")
+    if remote is None:
+        console.out.print("Objects go to remotes/ inside it, which is no backup: see `lclsc init --help`, --remote.")
+    console.out.print(f"Next: lclsc intake SRC --workspace {folder}")
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where to write the phantom videos.")],
+    preset: Annotated[str, typer.Option(help="demo or micro.")] = "demo",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    first_patient: Annotated[int, typer.Option(help="Number of the first patient of each class.")] = 0,
+    patients: Annotated[int | None, typer.Option(help="Patients a class; by default the preset's.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write phantom pCLE videos with a manifest and ground-truth masks.
+
+    Example: lclsc synth phantoms --patients 1 --first-patient 6
+    """
+    from pipelines import progress
+    from pipelines import synth as phantoms
+
+    if preset not in phantoms.PRESETS:
+        raise WrongUseError("preset", f"There is no preset {preset!r}.", f"Use one of {', '.join(phantoms.PRESETS)}.")
+    with progress.track("synth", 1, "videos") as tracker:
+
+        def show(done: int, total: int) -> None:
+            tracker.retitle(total, "videos")
+            tracker.update(done)
+
+        try:
+            report = phantoms.write_dataset(
+                folder,
+                phantoms.PRESETS[preset],
+                seed=seed,
+                first_patient=first_patient,
+                patients_per_class=patients,
+                on_video=show,
+            )
+        except ValueError as error:
+            raise WrongUseError("synth", str(error), "Name another folder.") from None
+    if json:
+        console.print_json({"schema": "synth/1", "folder": str(folder), "videos": report.videos})
+    else:
+        console.out.print(f"{report.videos} phantom videos in [bold]{folder}[/]")
+
+
+@app.command()
+def intake(
+    source: Annotated[Path, typer.Argument(help="A folder with videos and their manifest.csv.")],
+    workspace: WorkspaceOption = HERE,
+    template: Annotated[
+        bool, typer.Option("--template", help="Only write SOURCE/manifest.csv to fill in, guessing from label/patient/*.mp4.")
+    ] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Take in new videos: check them, give them ids, record them.
+
+    Good rows go in; bad rows and unreadable videos are listed and change nothing.
+
+    Example: lclsc intake /export/march --workspace clinic
+    """
+    from pipelines import incoming
+    from pipelines import intake as stage
+    from pipelines.locks import one_writer
+
+    if template:
+        written = incoming.draft(source)
+        console.err.print(f"Fill in [bold]{written}[/], then run `lclsc intake {source}`.")
+        return
+    place = _open(workspace)
+    with one_writer(place):
+        report = stage.run(place, source)
+    if json:
+        console.print_json(report.as_json())
+    else:
+        _print_intake(report)
+    raise typer.Exit(1 if report.errors or report.quarantined else 0)
+
+
+def _print_intake(report: Any) -> None:
+    console.out.print(
+        f"taken in: [bold]{len(report.taken)}[/]   already there: {len(report.known)}   "
+        f"quarantined: {len(report.quarantined)}   row errors: {len(report.errors)}   "
+        f"data version [bold]{report.data_version}[/]"
+    )
+    if report.patients:
+        new = ", ".join(f"{count} {split}" for split, count in report.patients.items())
+        console.out.print(f"new patients: {new}")
+    if report.new_labels:
+        console.out.print(f"labels allowed from now on (params.yaml, intake.labels): {', '.join(report.new_labels)}")
+    if report.errors:
+        rows = [(error.file, error.row, error.column, error.value, error.message) for error in report.errors]
+        console.out.print(console.table("Not taken in", ("file", "row", "column", "value", "problem"), rows))
+    if report.quarantined:
+        rows = [(item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
+        console.out.print(console.table("Quarantined", ("video", "reason", "remedy"), rows))
+
+
+@app.command()
+def retrain(
+    workspace: WorkspaceOption = HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is stale and why; change nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Training workers; must divide train.logical_shards.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; noted with the run.")] = "manual",
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Build what new data, parameters or code make stale, and register the result.
+
+    Nothing stale: nothing runs and nothing is registered.
+
+    Example: lclsc retrain --workspace clinic --reason "March batch"
+    """
+    from flows import planning
+
+    place = _open(workspace)
+    if workers is not None:
+        os.environ["LCLSC_WORKERS"] = str(workers)
+    if dry_run:
+        _print_dry_run(planning.make(place), json)
+        return
+    report = _idle_report(place)
+    if report is None:
+        from flows.retrain import retrain as flow
+
+        with console.stdout_to_stderr(json):
+            report = flow(place.root, reason)
+    if json:
+        console.print_json(report)
+    else:
+        _print_retrain(report)
+    raise typer.Exit(1 if report["status"] == "refused" else 0)
+
+
+def _idle_report(place: Workspace) -> dict[str, Any] | None:
+    """The report of a retrain with nothing to do, before Prefect is even imported; None when there is work."""
+    from flows import planning
+    from pipelines import locks
+
+    with locks.one_writer(place):
+        planning.record_inputs(place)
+        plan = planning.make(place)
+    planning.refuse_untracked_changes(plan)
+    return planning.up_to_date(plan) if plan.up_to_date else None
+
+
+def _print_dry_run(plan: Any, json: bool) -> None:
+    if json:
+        console.print_json({"schema": "plan/1", "up_to_date": plan.up_to_date, "stale": plan.stale})
+    elif plan.up_to_date:
+        console.out.print(f"Up to date: version {plan.version['version']} was built from exactly these inputs.")
+    else:
+        rows = [(stage, "; ".join(reasons)) for stage, reasons in plan.stale.items()]
+        console.out.print(console.table("Would run", ("stage", "because"), rows or [("register", "no version has this key")]))
+
+
+def _print_retrain(report: dict[str, Any]) -> None:
+    if report["status"] == "up_to_date" and all(stage["state"] == "skipped" for stage in report["stages"].values()):
+        console.out.print(
+            f"Up to date: version [bold]{report['version']}[/] was built from exactly these videos, parameters and code. "
+            "Nothing ran, nothing was registered."
+        )
+    rows = [
+        (name, stage["state"], stage["reason"], console.seconds(stage.get("seconds")))
+        for name, stage in report["stages"].items()
+    ]
+    console.out.print(console.table("Stages", ("stage", "", "because", "took"), rows))
+    _print_figures(report)
+    aliases = ", ".join(report["aliases"]) or "none"
+    console.out.print(f"version [bold]{report['version']}[/]: {report['status']}, aliases: [bold]{aliases}[/]")
+    for clause in report.get("gate", {}).get("clauses", []):
+        mark = {"passed": "[green]passed[/]", "refused": "[red]refused[/]"}.get(clause["verdict"], "[yellow]undecided[/]")
+        console.out.print(f"  {mark} {clause['name']}: {clause['note']}")
+
+
+FIGURES = ("macro_f1", "balanced_accuracy", "patient_macro_f1", "saliency_iou", "pointing", "ece", "coverage")
+
+
+def _print_figures(report: dict[str, Any]) -> None:
+    """This version's figures, beside the champion's on the same unseen patients where there is one."""
+    champion = report.get("champion")
+    columns = ["unseen patients", f"version {report['version']}"] + ([f"champion {champion['version']}"] if champion else [])
+    rows = []
+    for name in FIGURES:
+        row = [name.replace("_", " "), console.figure(report["metrics"].get(name), report.get("intervals", {}).get(name))]
+        rows.append(row + ([console.figure(champion["metrics"].get(name))] if champion else []))
+    console.out.print(console.table("Figures", columns, rows))
+
+
+@app.command()
+def status(
+    workspace: WorkspaceOption = HERE,
+    verify: Annotated[bool, typer.Option("--verify", help="Also ask DVC what is stale.")] = False,
+    refresh_code: Annotated[
+        bool, typer.Option("--refresh-code", help="Rewrite code.json for the installed code, before a `dvc repro` by hand.")
+    ] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What the workspace holds, what came out last, and who works on it.
+
+    Example: lclsc status --workspace clinic --verify
+    """
+    from pipelines import code_digest
+    from pipelines import status as stage
+
+    place = _open(workspace)
+    if refresh_code:
+        code_digest.refresh(place)
+    report = stage.run(place, verify=verify)
+    if json:
+        console.print_json(report)
+    else:
+        _print_status(report)
+
+
+def _print_status(report: dict[str, Any]) -> None:
+    console.out.print(
+        f"data version [bold]{report['data_version']}[/]: {report['videos']} videos of {report['patients']} patients"
+        + (f", {report['quarantined']} in quarantine" if report["quarantined"] else "")
+    )
+    rows = [(label, *counts.values()) for label, counts in report["labels"].items()]
+    if rows:
+        console.out.print(
+            console.table("Patients by class", ("label", "videos", "train", "validation", "test"), rows)
+        )
+    last = report["last_result"]
+    if last:
+        f1 = console.figure(last["metrics"].get("macro_f1"))
+        console.out.print(f"last retrain: version {last['version']}, {last['status']}, macro-F1 {f1}")
+    if report["working"] is not None:
+        console.out.print(f"at work: process {report['working'].get('pid')} since {report['working'].get('since')}")
+    for stage, reasons in report.get("stale", {}).items():
+        console.out.print(f"stale: [bold]{stage}[/] ({'; '.join(reasons)})")
+    for path in report.get("hand_edits", []):
+        console.out.print(f"changed by hand: {path}")
+
+
+@app.command()
+def predict(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    workspace: WorkspaceOption = HERE,
+    model: Annotated[
+        str | None, typer.Option(help="A version or @alias; by default @champion, else the newest version.")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw frames with their saliency into this PNG.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Classify a video, frame by frame and as a whole.
+
+    Example: lclsc predict clip.mp4 --workspace clinic --sheet sheet.png
+    """
+    from pipelines import predict as stage
+
+    place = _open(workspace)
+    with console.err.status("looking at the video"):
+        result = stage.run(place, video, model=model, sheet=sheet)
+    if json:
+        console.print_json(result)
+    else:
+        _print_prediction(result, sheet)
+
+
+def _print_prediction(result: dict[str, Any], sheet: Path | None) -> None:
+    rows = []
+    for frame in result["frames"]:
+        best = frame["probabilities"][frame["class"]]
+        state = "not judged" if not frame["keep"] else "rejected" if frame["reject"] else ""
+        rows.append((frame["frame_index"], f"{frame['pts_seconds']:.2f}", frame["class"], f"{best:.2f}", state))
+    console.out.print(console.table("Frames", ("frame", "s", "class", "probability", ""), rows))
+    whole = result["video"]
+    if whole["class"] is None:
+        console.out.print("The video as a whole: no frame is fit to be judged.")
+    else:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in whole["probabilities"].items())
+        console.out.print(f"The video as a whole: [bold]{whole['class']}[/] ({shares}), by model version {result['version']}")
+    if sheet:
+        console.out.print(f"Saliency sheet: {sheet}")
+
+
+@app.command()
+def doctor(
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Also look into this workspace.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check versions, locks, disk and remotes; each finding comes with its remedy.
+
+    Example: lclsc doctor --workspace clinic
+    """
+    from pipelines import doctor as stage
+
+    place = _open(workspace) if workspace else None
+    findings = stage.run(place)
+    if json:
+        console.print_json({"schema": "doctor/1", "findings": [finding.as_json() for finding in findings]})
+    else:
+        rows = [
+            ("[green]ok[/]" if finding.ok else "[red]mend[/]", finding.name, finding.found, "" if finding.ok else finding.remedy)
+            for finding in findings
+        ]
+        console.out.print(console.table("Doctor", ("", "what", "found", "remedy"), rows))
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)

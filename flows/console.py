@@ -1,0 +1,80 @@
+"""What people read: tables, errors, bars. Machines get JSON on stdout and nothing else there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.errors import LclscError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def stdout_to_stderr(wanted: bool) -> Iterator[None]:
+    """Whatever libraries and children print: with ``--json``, stdout carries the JSON only."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_error(error: LclscError) -> None:
+    body = Text(error.cause) + Text(f"\n→ {error.remedy}", style="cyan")
+    err.print(Panel(body, title=error.code.replace("_", " "), title_align="left", border_style="red"))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A plain table; numbers to the right, missing values as a dash."""
+    result = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
+    rows = [[_shown(cell) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        result.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def figure(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """0.93, or 0.93 (0.88-0.97); a dash where there is no value."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else "")
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def _shown(cell: Any) -> str:
+    return "–" if cell is None or cell == "" else str(cell)
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "–" or cell.replace(".", "", 1).replace("-", "", 1).isdigit()

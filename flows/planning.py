@@ -1,0 +1,84 @@
+"""What a retrain would do, and why: asked before anything heavy starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import code_digest, keys, manifest, params, versioning
+from pipelines.errors import WrongUseError
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages to run with their reasons, the key of the result, and the version that already has it."""
+
+    retrain_key: str
+    data_version: str
+    stale: dict[str, list[str]]
+    version: dict[str, Any] | None
+
+    @property
+    def up_to_date(self) -> bool:
+        return not self.stale and self.version is not None
+
+
+def record_inputs(workspace: Workspace) -> None:
+    """Bring in what others pushed, rewrite code.json, and commit this system's own inputs."""
+    params.load(workspace.params)
+    if not manifest.read_videos(workspace.manifest):
+        raise WrongUseError(
+            "no_videos", "This workspace holds no videos yet.", "Take some in: `lclsc intake SRC --workspace W`."
+        )
+    versioning.clear_stale_locks(workspace)
+    versioning.fast_forward(workspace)
+    code_digest.refresh(workspace)
+    version = manifest.data_version(workspace.manifest, workspace.splits)
+    versioning.commit(workspace, versioning.OWN_INPUTS, f"Record inputs: data version {version}")
+
+
+def make(workspace: Workspace) -> Plan:
+    """Ask DVC what is stale and the registry what is there."""
+    from pipelines import registry
+
+    stale = {change.stage: change.reasons for change in versioning.stale_stages(workspace)}
+    key = keys.retrain_key(workspace)
+    stages = versioning.stages(workspace)
+    return Plan(
+        retrain_key=key,
+        data_version=manifest.data_version(workspace.manifest, workspace.splits),
+        stale={name: stale[name] for name in stages if name in stale} | _inputs(stale, stages),
+        version=None if stale else registry.complete_version(workspace, key),
+    )
+
+
+def _inputs(stale: dict[str, list[str]], stages: list[str]) -> dict[str, list[str]]:
+    """``videos.dvc`` and ``masks.dvc``: changed behind intake's back."""
+    return {name: reasons for name, reasons in stale.items() if name not in stages}
+
+
+def refuse_untracked_changes(plan: Plan) -> None:
+    """Videos that nobody took in must not slip into a data version."""
+    for name in ("videos.dvc", "masks.dvc"):
+        if name in plan.stale:
+            raise WrongUseError(
+                "videos_changed",
+                f"The folder {name.removesuffix('.dvc')}/ was changed by hand: {', '.join(plan.stale[name])}.",
+                "Restore it with `dvc checkout`, and take videos in with `lclsc intake`.",
+            )
+
+
+def up_to_date(plan: Plan) -> dict[str, Any]:
+    """The report of a retrain with nothing to do."""
+    assert plan.version is not None
+    idle = {"state": "skipped", "reason": "nothing changed"}
+    return {
+        "schema": "retrain/1",
+        "status": "up_to_date",
+        "version": plan.version["version"],
+        "aliases": plan.version["aliases"],
+        "stages": {name: idle for name in ("extract", "train", "evaluate")},
+        "metrics": plan.version["metrics"],
+        "error": None,
+    }

@@ -1,0 +1,172 @@
+"""New data or parameters in; a registered challenger out, or the reason there is none.
+
+Stages are DVC's: each task runs ``dvc repro --single-item``, so the lock file is the truth of what ran.
+Prefect says when, retries what is transient, and shows what happened. Its result cache stays off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from flows import planning
+from pipelines import cluster, locks, params, progress, register, status, versioning
+from pipelines.errors import LclscError
+from pipelines.files import read_json, write_json
+from pipelines.workspace import Workspace
+
+RETRY_SECONDS = [5.0, 30.0]
+
+
+@flow(name="retrain", persist_result=False, log_prints=False)
+def retrain(workspace: Path, reason: str = "manual") -> dict[str, Any]:
+    """Bring ``workspace`` up to date; returns the ``retrain/1`` report."""
+    place = Workspace.open(workspace)
+    with locks.one_writer(place):
+        planning.record_inputs(place)
+        plan = planning.make(place)
+        planning.refuse_untracked_changes(plan)
+        if plan.up_to_date:
+            return planning.up_to_date(plan)
+        run_id = register.start_run(place, plan.retrain_key, reason)
+        with cluster.runtime(place):
+            stages = {name: _run_stage(place, name, plan, run_id) for name in versioning.stages(place)}
+        commit = store(place)
+        result = register_challenger(place, commit, run_id)
+    report = result | {"schema": "retrain/1", "stages": stages, "error": None}
+    status.remember_result(place, report)
+    _show_artifacts(report)
+    return report
+
+
+def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what may go away by itself, and nothing else: a bad parameter stays bad."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, LclscError) and error.transient
+
+
+def _stage_task(stage: str) -> Task[..., dict[str, Any]]:
+    def body(workspace: Workspace, on_line: Callable[[str], None], reasons: list[str]) -> dict[str, Any]:
+        return run_stage(workspace, stage, on_line, reasons)
+
+    return task(
+        name=stage,
+        task_run_name=stage,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=_is_transient,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )(body)
+
+
+def _run_stage(workspace: Workspace, stage: str, plan: planning.Plan, run_id: str) -> dict[str, Any]:
+    with _Output(workspace, stage, run_id) as output:
+        return _stage_task(stage)(workspace, output, plan.stale.get(stage, []))
+
+
+def run_stage(
+    workspace: Workspace, stage: str, on_line: Callable[[str], None], reasons: list[str]
+) -> dict[str, Any]:
+    """One stage through DVC: what became of it, why, and how long it took. Raises the stage's typed error."""
+    workspace.stage_error(stage).unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        ran = versioning.reproduce_stage(workspace, stage, on_line)
+    except LclscError:
+        _raise_typed(workspace, stage)
+        raise
+    if not ran:
+        return {"state": "skipped", "reason": "nothing changed"}
+    took = round(time.monotonic() - started, 1)
+    _remember_duration(workspace, stage, took)
+    counts = workspace.state / f"{stage}.run.json"
+    extra = read_json(counts) if counts.exists() else {}
+    return {"state": "ran", "reason": _because(stage, reasons, extra), **extra, "seconds": took}
+
+
+def _because(stage: str, reasons: list[str], counts: dict[str, Any]) -> str:
+    if stage == "extract" and counts.get("new"):
+        return f"{counts['new']} new videos" + (f", {counts['removed']} removed" if counts["removed"] else "")
+    shown = [reason.replace(" modified", " changed").replace(" deleted", " missing") for reason in reasons]
+    return "; ".join(shown) or "what comes before it changed"
+
+
+def _raise_typed(workspace: Workspace, stage: str) -> None:
+    path = workspace.stage_error(stage)
+    if path.exists():
+        raise LclscError(**read_json(path))
+
+
+class _Output:
+    """Where a stage's lines go: progress to the bar and to MLflow, the rest to the run's log."""
+
+    def __init__(self, workspace: Workspace, stage: str, run_id: str) -> None:
+        self.workspace, self.stage, self.run_id = workspace, stage, run_id
+
+    def __enter__(self) -> _Output:
+        self.logger = get_run_logger()
+        self.shown = progress.track(self.stage, 1, "")
+        self.tracker = self.shown.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.shown.__exit__(*error)
+
+    def __call__(self, line: str) -> None:
+        news = progress.parse(line)
+        if news is None:
+            self.logger.info(line)
+            return
+        self.tracker.retitle(news.total, news.unit)
+        self.tracker.update(news.done, news.note)
+        if news.metrics:
+            register.log_epoch(self.workspace, self.run_id, news.metrics)
+
+
+@task(name="store", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=RETRY_SECONDS)
+def store(workspace: Workspace) -> str:
+    """Commit the lock file, push the objects, check that they are there, push the commit."""
+    version = planning.manifest.data_version(workspace.manifest, workspace.splits)
+    versioning.commit(workspace, ("dvc.lock",), f"Build data version {version}")
+    versioning.push_objects(workspace)
+    versioning.push_commits(workspace)
+    return versioning.head(workspace)
+
+
+@task(name="register", cache_policy=NO_CACHE, persist_result=False)
+def register_challenger(workspace: Workspace, commit: str, run_id: str) -> dict[str, Any]:
+    """Find or create the version, judge it beside the champion, set its alias."""
+    durations = workspace.state / "durations.json"
+    return register.run(
+        workspace,
+        params.load(workspace.params),
+        commit=commit,
+        run_id=run_id,
+        durations=read_json(durations) if durations.exists() else {},
+    )
+
+
+def _remember_duration(workspace: Workspace, stage: str, took: float) -> None:
+    path = workspace.state / "durations.json"
+    known = read_json(path) if path.exists() else {}
+    write_json(path, known | {stage: took})
+
+
+def _show_artifacts(report: dict[str, Any]) -> None:
+    rows = [{"stage": name, **stage} for name, stage in report["stages"].items()]
+    create_table_artifact(key="retrain-stages", table=rows, description="What ran, what was skipped, and why")
+    figures = "\n".join(f"| {name} | {value:.3f} |" for name, value in report["metrics"].items() if value is not None)
+    create_markdown_artifact(
+        key="retrain-result",
+        markdown=f"# Version {report['version']}: {report['status']}\n\naliases: {', '.join(report['aliases']) or 'none'}"
+        f"\n\n| metric | value |\n|---|---|\n{figures}\n",
+        description="The result of this retrain",
+    )

@@ -1,0 +1,1 @@
+"""What each stage reads and writes. One module a stage; stages meet in files."""

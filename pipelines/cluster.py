@@ -1,0 +1,177 @@
+"""Ray: where work runs. This machine by default, a cluster by ``RAY_ADDRESS``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines import progress
+from pipelines.errors import OutsideSystemError
+from pipelines.files import sha256_bytes
+from pipelines.workspace import Workspace
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def visible_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def worker_count(shards: int) -> int:
+    """Training workers: ``LCLSC_WORKERS``, else the GPUs seen, else at most two; must divide the shards."""
+    asked = os.environ.get("LCLSC_WORKERS")
+    workers = int(asked) if asked else visible_gpus() or min(2, usable_cores())
+    if workers < 1 or shards % workers:
+        raise OutsideSystemError(
+            "workers_do_not_divide",
+            f"{workers} workers cannot share {shards} logical shards evenly.",
+            f"Set LCLSC_WORKERS (or --workers) to a divisor of train.logical_shards ({shards}).",
+        )
+    return workers
+
+
+@contextlib.contextmanager
+def runtime(workspace: Workspace) -> Iterator[None]:
+    """Ray for the duration of a run; children join it by ``RAY_ADDRESS``. A cluster that is given stays up."""
+    if os.environ.get("RAY_ADDRESS"):
+        yield
+        return
+    address = _start(workspace)
+    os.environ["RAY_ADDRESS"] = address
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        _stop(workspace)
+
+
+def connect(workspace: Workspace) -> None:
+    """Join the run's Ray, or start one of our own where a stage is run by hand."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=_worker_environment())
+    else:
+        _start(workspace)
+
+
+def map_items(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workspace: Workspace,
+    title: str,
+    unit: str,
+    note: Callable[[Result], str] = lambda _: "",
+) -> list[Result]:
+    """``function`` over ``items`` on Ray workers, one CPU each; results in the order of the items.
+
+    An exception in one item is raised here once the others that were under way have ended.
+    """
+    import ray
+
+    if not items:
+        return []
+    connect(workspace)
+    remote = ray.remote(num_cpus=1, max_retries=2)(function)
+    width = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    results: dict[int, Result] = {}
+    waiting: dict[Any, int] = {}
+    todo = iter(enumerate(items))
+    with progress.track(title, len(items), unit) as tracker:
+        while True:
+            for index, item in _take(todo, 2 * width - len(waiting)):
+                waiting[remote.remote(item)] = index
+            if not waiting:
+                return [results[index] for index in range(len(items))]
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            for reference in done:
+                result = _unwrapped(ray.get, reference)
+                results[waiting.pop(reference)] = result
+                tracker.advance(note(result))
+
+
+def _unwrapped(get: Callable[[Any], Any], reference: Any) -> Any:
+    """Ray wraps what a task raised; the caller wants the cause."""
+    from ray.exceptions import RayTaskError
+
+    try:
+        return get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+def _take(source: Iterator[Item], count: int) -> Iterator[Item]:
+    for _ in range(count):
+        try:
+            yield next(source)
+        except StopIteration:
+            return
+
+
+def _start(workspace: Workspace) -> str:
+    """A Ray of our own on this machine. Tried twice: a busy machine is slow to start its agents."""
+    import ray
+
+    folder = _session_folder(workspace)
+    for attempt in (1, 2):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            context = ray.init(
+                address="local",
+                num_cpus=usable_cores() + 1,  # training workers plus the controller's own tasks
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(folder),
+                _node_ip_address="127.0.0.1",
+                runtime_env=_worker_environment(),
+            )
+            return str(context.address_info["gcs_address"])
+        except Exception as error:
+            ray.shutdown()
+            if attempt == 2:
+                raise OutsideSystemError(
+                    "ray_start",
+                    f"Ray did not start: {error}",
+                    f"Look into {folder} for its logs; free memory or disk and try again.",
+                    transient=True,
+                ) from error
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
+
+
+def _stop(workspace: Workspace) -> None:
+    import ray
+
+    ray.shutdown()
+    shutil.rmtree(_session_folder(workspace), ignore_errors=True)
+
+
+def _worker_environment() -> dict[str, Any]:
+    """What workers need of our environment; GPU visibility stays Ray's business."""
+    passed = {name: value for name, value in os.environ.items() if name.startswith(("LCLSC_", "MLFLOW_"))}
+    return {"env_vars": passed | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
+
+
+def _session_folder(workspace: Workspace) -> Path:
+    """Short (socket paths end at 107 characters), private, one a workspace and process."""
+    name = f"lclsc-{os.getuid()}-{sha256_bytes(str(workspace.root).encode())[:8]}-{os.getpid()}"
+    return Path(tempfile.gettempdir()) / name

@@ -1,0 +1,55 @@
+"""The errors a person sees: what happened, why, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class LclscError(Exception):
+    """A failure with a cause and a remedy.
+
+    ``code`` is snake_case and stable (machines match on it); ``transient`` says that the same call may
+    succeed later; ``exit_code`` is 1 for a finding, 2 for wrong use, 3 for a failure of an outside system.
+    """
+
+    exit_code = 3
+
+    def __init__(self, code: str, cause: str, remedy: str, *, transient: bool = False) -> None:
+        super().__init__(f"{cause} {remedy}")
+        self.code = code
+        self.cause = cause
+        self.remedy = remedy
+        self.transient = transient
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call __init__ with one argument when the error crosses a process border.
+        return _rebuild, (type(self), self.code, self.cause, self.remedy, self.transient)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"code": self.code, "cause": self.cause, "remedy": self.remedy, "transient": self.transient}
+
+
+def _rebuild(kind: type[LclscError], code: str, cause: str, remedy: str, transient: bool) -> LclscError:
+    return kind(code, cause, remedy, transient=transient)
+
+
+class WrongUseError(LclscError):
+    """What a person typed or set cannot be done."""
+
+    exit_code = 2
+
+
+class ParameterError(WrongUseError):
+    """params.yaml holds a value, or lacks a key, that a stage cannot work with."""
+
+
+class StageError(LclscError):
+    """A stage could not turn its inputs into its outputs."""
+
+
+class VideoError(StageError):
+    """One video cannot be read. Never names a patient or a source path, only what is wrong with the bytes."""
+
+
+class OutsideSystemError(LclscError):
+    """git, DVC, Ray, MLflow or Prefect did not do what was asked."""

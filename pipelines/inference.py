@@ -1,0 +1,145 @@
+"""A trained model at work: grey pictures in, classes, probabilities, rejects and saliency out.
+
+What evaluation measures, ``lclsc predict`` shows and a served model answers is this one code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+import lclsc
+from pipelines import video
+from pipelines.errors import WrongUseError
+from pipelines.files import read_json
+from pipelines.params import ExtractParams
+from pipelines.video import fov, quality
+
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """Of N frames; classes in the order of the model's class list."""
+
+    probabilities_NK: NDArray[np.float32]
+    score_N: NDArray[np.float32]  # cosine with the predicted class, -1..1
+    predicted_N: NDArray[np.int64]
+    reject_N: NDArray[np.bool_]
+    saliency_NSS: NDArray[np.float32]  # of the predicted class, 0..1, zero outside the field of view
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VideoPrediction:
+    """A whole video: what each frame is, and which frames were fit to be judged."""
+
+    frame_index_N: NDArray[np.int32]
+    pts_seconds_N: NDArray[np.float64]
+    images_NSS: NDArray[np.uint8]
+    fov_NSS: NDArray[np.bool_]
+    keep_N: NDArray[np.bool_]
+    prediction: Prediction
+
+
+class Classifier:
+    """LCL-SC with its classes, calibration and the recipe that frames are prepared by."""
+
+    def __init__(self, model: lclsc.LCLSC, card: dict[str, Any]) -> None:
+        self.model = model.eval()
+        self.card = card
+        self.classes: list[str] = list(card["classes"])
+        self.extract = ExtractParams.model_validate(card["extract"])
+
+    @torch.inference_mode()
+    def predict(self, images_NSS: NDArray[np.uint8], fov_NSS: NDArray[np.bool_]) -> Prediction:
+        """Frames of ``extract.side_px`` a side with their fields of view."""
+        parts = [
+            self._predict_batch(images_NSS[start : start + BATCH], fov_NSS[start : start + BATCH])
+            for start in range(0, len(images_NSS), BATCH)
+        ]
+        return Prediction(
+            probabilities_NK=np.concatenate([part.probabilities_NK for part in parts]),
+            score_N=np.concatenate([part.score_N for part in parts]),
+            predicted_N=np.concatenate([part.predicted_N for part in parts]),
+            reject_N=np.concatenate([part.reject_N for part in parts]),
+            saliency_NSS=np.concatenate([part.saliency_NSS for part in parts]),
+        )
+
+    def _predict_batch(self, images_NSS: NDArray[np.uint8], fov_NSS: NDArray[np.bool_]) -> Prediction:
+        scores = self.model(as_tensor(images_NSS), torch.from_numpy(np.ascontiguousarray(fov_NSS))[:, None])
+        similarity_NK = scores.similarity_BK
+        best_N = similarity_NK.argmax(1)
+        rows = torch.arange(len(best_N))
+        saliency_Nhw, _ = lclsc.saliency(scores.class_map_BKhw[rows, best_N], scores.fov_Bhw)
+        enlarged = torch.nn.functional.interpolate(
+            saliency_Nhw[:, None], size=images_NSS.shape[-2:], mode="bilinear", align_corners=False
+        )[:, 0]
+        reject = self.card["reject"]
+        return Prediction(
+            probabilities_NK=lclsc.probabilities(similarity_NK, self.card["temperature"]).numpy(),
+            score_N=similarity_NK[rows, best_N].numpy(),
+            predicted_N=best_N.numpy(),
+            reject_N=lclsc.reject(similarity_NK, min_score=reject["score"], min_margin=reject["margin"]).numpy(),
+            saliency_NSS=enlarged.clamp(0, 1).numpy() * fov_NSS,
+        )
+
+
+def as_tensor(images_NSS: NDArray[np.uint8]) -> torch.Tensor:
+    """(N, S, S) uint8 to (N, 1, S, S) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images_NSS))[:, None].float() / 255.0
+
+
+def build_model(card: dict[str, Any]) -> lclsc.LCLSC:
+    """The architecture that a model card names, untrained."""
+    return lclsc.LCLSC(
+        lclsc.build_encoder(card["encoder"]),
+        classes=len(card["classes"]),
+        embedding_dim=card["embedding_dim"],
+        momentum=card["momentum"],
+    )
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """From ``model.safetensors`` and ``model.json`` in ``folder``."""
+    try:
+        card = read_json(folder / "model.json")
+        model = build_model(card)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except FileNotFoundError as error:
+        raise WrongUseError(
+            "no_model", f"{Path(error.filename).name} is missing.", "Train one with `lclsc retrain`."
+        ) from None
+    return Classifier(model, card)
+
+
+def predict_video(classifier: Classifier, path: Path) -> VideoPrediction:
+    """Read, prepare and classify every frame of a clip the way extraction would have stored it."""
+    side_px = classifier.extract.side_px
+    view = fov.of_clip(path)
+    frames = list(video.read_frames(path))
+    images_NSS = np.stack([fov.resample(frame.luma, view, side_px) for frame in frames])
+    inside_SS = view.inside(side_px)
+    figures = (quality.measure(image_SS, inside_SS) for image_SS in images_NSS)
+    fov_NSS = np.broadcast_to(inside_SS, images_NSS.shape)
+    return VideoPrediction(
+        frame_index_N=np.array([frame.index for frame in frames], dtype=np.int32),
+        pts_seconds_N=np.array([frame.pts_seconds for frame in frames]),
+        images_NSS=images_NSS,
+        fov_NSS=fov_NSS,
+        keep_N=np.array([quality.judge(figure, classifier.extract) is None for figure in figures]),
+        prediction=classifier.predict(images_NSS, fov_NSS),
+    )
+
+
+def prepare_image(classifier: Classifier, grey_HW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """One picture, of any size, as a stored frame and its field of view."""
+    side_px = classifier.extract.side_px
+    view = fov.find_field_of_view(grey_HW)
+    return fov.resample(grey_HW, view, side_px), view.inside(side_px)
+

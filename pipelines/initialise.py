@@ -1,0 +1,73 @@
+"""Make a workspace: a git repository with DVC, its parameters, and nothing else yet."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+
+from pipelines import code_digest, manifest, settings, versioning
+from pipelines.errors import WrongUseError
+from pipelines.files import TEMPORARY_PREFIX, atomic_path, write_json
+from pipelines.workspace import FORMAT, Workspace, private_folder, refuse_source_tree, template_file
+
+Preset = Literal["cpu", "gpu"]
+
+GPU_PRESET: dict[str, dict[str, Any]] = {
+    "extract": {"side_px": 224},
+    "train": {"encoder": "resnet18", "batch_images": 64, "logical_shards": 8, "epochs": 40, "learning_rate": 0.001},
+}
+"""What differs from the shipped parameters, which are the CPU preset."""
+
+
+def run(root: Path, *, preset: Preset, remote: str | None) -> Workspace:
+    """Build the workspace beside its place and rename it there: it is whole, or it is not."""
+    root = root.absolute()
+    refuse_source_tree(root)
+    if root.exists() and any(root.iterdir()):
+        raise WrongUseError("not_empty", f"{root} is not empty.", "Name a new or an empty folder.")
+    draft = root.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{root.name}")
+    try:
+        _build(Workspace(draft), preset, remote)
+        if root.exists():
+            root.rmdir()
+        draft.rename(root)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Workspace.open(root)
+
+
+def _build(workspace: Workspace, preset: Preset, remote: str | None) -> None:
+    workspace.root.mkdir(parents=True)
+    settings.apply()
+    for folder in (workspace.videos, workspace.masks, workspace.remotes / "identified"):
+        private_folder(folder)
+    versioning.initialise(workspace, remote)
+    private_folder(workspace.root / ".dvc" / "cache")
+    shutil.copyfile(template_file("dvc.yaml"), workspace.dvc_yaml)
+    _write_params(workspace, preset)
+    manifest.write_videos(workspace.manifest, [])
+    manifest.write_splits(workspace.splits, {})
+    manifest.write_provenance(workspace.provenance, [])
+    code_digest.refresh(workspace)
+    write_json(workspace.marker, {"format": FORMAT, "workspace_id": uuid.uuid4().hex, "key_id": None})
+    versioning.track(workspace, "videos", remote="identified")
+    versioning.track(workspace, "masks")
+    versioning.commit(workspace, versioning.OWN_INPUTS, f"Start a workspace (preset {preset})")
+
+
+def _write_params(workspace: Workspace, preset: Preset) -> None:
+    yaml = YAML()
+    document = yaml.load(template_file("params.yaml").read_text(encoding="utf-8"))
+    for section, values in GPU_PRESET.items() if preset == "gpu" else ():
+        document[section].update(values)
+    with atomic_path(workspace.params) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(document, file)
+
+
+def preset_for_this_machine() -> Preset:
+    """``gpu`` only where a GPU is seen; asked of the driver's device files, not of torch, which is slow to load."""
+    return "gpu" if any(Path("/dev").glob("nvidia[0-9]*")) else "cpu"

@@ -1,0 +1,151 @@
+"""One writer at a time: who may change the workspace, and how a killed run's leftovers are ended.
+
+The workspace lock is a flock held by the run (the flow, an intake, or a stage started by hand) for as long
+as it lives. Processes that write under it hold the *writers* lock in shared mode, so a new run can see that
+an orphan of a killed one still writes. DVC closes inherited descriptors, which is why there are two locks
+instead of one descriptor handed down (docs/decisions/0002-two-locks.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from pipelines.errors import OutsideSystemError
+from pipelines.files import remove_temporaries
+from pipelines.workspace import Workspace
+
+OWNER = "LCLSC_OWNER"
+"""Environment of every child of a run: ``<pid>:<start time>:<workspace>``. It survives kill -9 of the owner."""
+
+ORPHAN_GRACE_SECONDS = 20.0
+
+
+def this_process(workspace: Workspace) -> str:
+    process = psutil.Process()
+    return f"{process.pid}:{process.create_time():.2f}:{workspace.root}"
+
+
+def owner_is_alive(owner: str) -> bool:
+    """The start time tells the owner from a later process with the same id."""
+    pid, started, _ = owner.split(":", 2)
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+def runs_under_an_owner(workspace: Workspace) -> bool:
+    """Is this process the child of a run that holds this workspace's lock?"""
+    owner = os.environ.get(OWNER, "")
+    return owner.endswith(f":{workspace.root}") and owner_is_alive(owner)
+
+
+@contextlib.contextmanager
+def one_writer(workspace: Workspace, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the workspace; first end what a killed run left behind. OutsideSystemError when it is in use."""
+    with _locked(workspace, "workspace", fcntl.LOCK_EX, wait_seconds, _busy(workspace)):
+        _note_owner(workspace)
+        end_orphans(workspace)
+        _sweep(workspace)
+        os.environ[OWNER] = this_process(workspace)
+        try:
+            yield
+        finally:
+            os.environ.pop(OWNER, None)
+
+
+@contextlib.contextmanager
+def writing(workspace: Workspace) -> Iterator[None]:
+    """Held in shared mode by every process that writes data: its end is what a new run waits for."""
+    with _locked(workspace, "writers", fcntl.LOCK_SH, ORPHAN_GRACE_SECONDS, _busy(workspace)):
+        yield
+
+
+def end_orphans(workspace: Workspace) -> list[int]:
+    """Kill processes of runs of this workspace whose owner is dead; wait until none of them writes."""
+    orphans = [process for process in psutil.process_iter() if _is_orphan(process, workspace)]
+    for orphan in orphans:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            orphan.kill()
+    psutil.wait_procs(orphans, timeout=ORPHAN_GRACE_SECONDS)
+    with _locked(workspace, "writers", fcntl.LOCK_EX, ORPHAN_GRACE_SECONDS, _busy(workspace)):
+        return [orphan.pid for orphan in orphans]
+
+
+def holder(workspace: Workspace) -> dict[str, object] | None:
+    """Who holds the workspace right now (pid, since), or None when it is free."""
+    path = _lock_file(workspace, "workspace")
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_owner(workspace)
+    return None
+
+
+def _is_orphan(process: psutil.Process, workspace: Workspace) -> bool:
+    try:
+        owner = process.environ().get(OWNER, "")
+    except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+    return owner.endswith(f":{workspace.root}") and not owner_is_alive(owner) and process.pid != os.getpid()
+
+
+def _sweep(workspace: Workspace) -> None:
+    for folder in (workspace.root, workspace.frames, workspace.mask_frames, workspace.videos, workspace.masks):
+        remove_temporaries(folder)
+    for folder in (workspace.train_table.parent, workspace.weights.parent, workspace.reports):
+        remove_temporaries(folder)
+
+
+@contextlib.contextmanager
+def _locked(
+    workspace: Workspace, name: str, mode: int, wait_seconds: float, busy: OutsideSystemError
+) -> Iterator[None]:
+    deadline = time.monotonic() + wait_seconds
+    with _lock_file(workspace, name).open("a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, mode | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise busy from None
+                time.sleep(0.1)
+        yield
+
+
+def _lock_file(workspace: Workspace, name: str) -> Path:
+    folder = workspace.state / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _note_owner(workspace: Workspace) -> None:
+    note = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    (_lock_file(workspace, "workspace.owner")).write_text(json.dumps(note))
+
+
+def _read_owner(workspace: Workspace) -> dict[str, object]:
+    try:
+        return dict(json.loads(_lock_file(workspace, "workspace.owner").read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _busy(workspace: Workspace) -> OutsideSystemError:
+    owner = _read_owner(workspace)
+    return OutsideSystemError(
+        "workspace_busy",
+        f"Another run holds this workspace (process {owner.get('pid', '?')}, since {owner.get('since', '?')}).",
+        "Wait for it, or end that process and try again.",
+        transient=True,
+    )

@@ -1,0 +1,102 @@
+"""The three tables in git that say what the data is: manifest, splits, provenance. Same rows, same bytes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pipelines.errors import StageError
+from pipelines.files import digest, write_text
+
+SPLITS = ("train", "validation", "test")
+DOMAINS = ("ex-vivo", "in-vivo")
+Split = Literal["train", "validation", "test"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Video:
+    """One accepted video; only what can change a model."""
+
+    video_id: str
+    patient_id: str  # always the pseudonym
+    site: str
+    domain: str
+    label: str
+    mask_sha256: str  # empty without ground truth
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatientSplit:
+    patient_id: str
+    split: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a video came from; no stage depends on it."""
+
+    video_id: str
+    source_name_hmac: str
+    received_at: str  # UTC, ISO 8601
+    label_source: str
+    consent: str
+
+
+Row = TypeVar("Row", Video, PatientSplit, Provenance)
+
+
+def read_videos(path: Path) -> list[Video]:
+    return _read(path, Video)
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """patient_id -> split, in the order in which patients came."""
+    return {row.patient_id: row.split for row in _read(path, PatientSplit)}
+
+
+def read_provenance(path: Path) -> list[Provenance]:
+    return _read(path, Provenance)
+
+
+def write_videos(path: Path, rows: Iterable[Video]) -> None:
+    _write(path, Video, sorted(rows, key=lambda row: row.video_id))
+
+
+def write_splits(path: Path, splits: dict[str, str]) -> None:
+    """Append-only by contract: the caller adds patients behind the ones that were read."""
+    _write(path, PatientSplit, [PatientSplit(patient_id=key, split=value) for key, value in splits.items()])
+
+
+def write_provenance(path: Path, rows: Iterable[Provenance]) -> None:
+    _write(path, Provenance, sorted(rows, key=lambda row: row.video_id))
+
+
+def data_version(manifest: Path, splits: Path) -> str:
+    """12 hex digits that name the data: the root over every manifest row and every patient's split."""
+    videos = [dataclasses.asdict(video) for video in read_videos(manifest)]
+    return digest({"videos": videos, "splits": dict(sorted(read_splits(splits).items()))})[:12]
+
+
+def _read(path: Path, kind: type[Row]) -> list[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        expected = [field.name for field in dataclasses.fields(kind)]
+        if reader.fieldnames != expected:
+            raise StageError(
+                "table_header",
+                f"{path.name} has the columns {reader.fieldnames}; expected {expected}.",
+                "Restore it with git; only `lclsc intake` writes it.",
+            )
+        return [kind(**row) for row in reader]
+
+
+def _write(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    write_text(path, text.getvalue())

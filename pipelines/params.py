@@ -1,0 +1,192 @@
+"""params.yaml as typed models: one section a stage, unit and range at each field, nothing implied.
+
+There are no defaults here: a key that is missing or unknown is an error in the first second, so that
+the file in git says everything that shaped a model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import ParameterError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class IntakeParams(Section):
+    labels: list[str]
+    """Allowed labels, sorted; empty until the first batch, whose labels are written here."""
+
+
+class SplitParams(Section):
+    validation: Share
+    """Share of each class's patients kept for calibration."""
+    test: Share
+    """Share of each class's patients nobody trains on."""
+    min_patients: Count
+    """Classes with fewer patients wait outside training."""
+
+    @model_validator(mode="after")
+    def _leaves_patients_to_train_on(self) -> SplitParams:
+        if self.validation + self.test >= 1.0:
+            raise ValueError("validation + test must stay below 1")
+        return self
+
+
+class ExtractParams(Section):
+    side_px: Annotated[int, Field(ge=32, le=512, multiple_of=8)]
+    """Side of a stored frame."""
+    min_mean: Annotated[float, Field(ge=0, le=255)]
+    """Frames darker than this inside the field of view (grey levels) are not kept."""
+    max_saturated: Share
+    """Frames with a larger share of pixels at 250 grey levels or more are not kept."""
+    min_contrast: Annotated[float, Field(ge=0, le=255)]
+    """5th to 95th percentile, grey levels; below it a frame is not kept."""
+    min_sharpness: Annotated[float, Field(ge=0)]
+    """Variance of the Laplacian over variance of the image, unitless; below it a frame is blurred."""
+    max_smear: Annotated[float, Field(ge=1)]
+    """Ratio of the largest to the smallest directional gradient energy; above it a frame is motion-smeared."""
+
+
+class ViewParams(Section):
+    """Ranges of the two random views of each image; see lclsc.ViewSettings."""
+
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    """Rotation drawn from -r to r."""
+    flip: bool
+    zoom: Annotated[float, Field(ge=1, le=2)]
+    """Magnification drawn from 1/z to z."""
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    """Shift in either direction, in half sides."""
+    gain: Annotated[float, Field(ge=1, le=4)]
+    gamma: Annotated[float, Field(ge=1, le=4)]
+    noise: Annotated[float, Field(ge=0, le=1)]
+    """Largest standard deviation of added noise, grey range 1."""
+    blur: Annotated[float, Field(ge=0, le=1 / 3)]
+    """Largest weight of a neighbour in a 3-tap blur."""
+
+
+class TrainParams(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    encoder: str
+    embedding_dim: Count
+    epochs: Count
+    batch_images: Count
+    """Images a step over all logical shards; each gives two views."""
+    logical_shards: Count
+    """Parts a batch is always computed in, whatever the number of workers."""
+    reduction: Literal["ordered", "ddp"]
+    """How gradients of the shards are summed: in fixed order (same bytes on any number of workers) or by all-reduce."""
+    threads_per_shard: Count
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup: Share
+    """Share of steps with rising learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """EMA of the global embeddings, per step."""
+    temperature: Positive
+    """Of the label-contrastive loss."""
+    saliency_weight: Annotated[float, Field(ge=0)]
+    """lambda: weight of saliency consistency and its pooling term."""
+    consistency: Literal["mse", "l1", "cosine"]
+    top_share: Annotated[float, Field(gt=0, le=0.5)]
+    """rho: share of map cells in each of the top-K maximum and minimum pools."""
+    contrast_margin: Share
+    """delta: wanted difference of the two pools."""
+    contrast_weight: Annotated[float, Field(ge=0)]
+    """beta: weight of the pooling term inside saliency consistency."""
+    views: ViewParams
+    reject_score: Annotated[float, Field(ge=-1, le=1)]
+    """Cosine below which the model rejects a frame."""
+    reject_margin: Annotated[float, Field(ge=0, le=2)]
+    """Cosine lead over the second class below which the model rejects a frame."""
+
+    @model_validator(mode="after")
+    def _shards_are_equal(self) -> TrainParams:
+        if self.batch_images % self.logical_shards:
+            raise ValueError(
+                f"batch_images ({self.batch_images}) must be a multiple of logical_shards ({self.logical_shards})"
+            )
+        return self
+
+
+class EvaluateParams(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    """Patient-clustered bootstrap draws behind each interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class RegisterParams(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Model and experiment in MLflow."""
+
+
+class PromoteParams(Section):
+    approval: Literal["manual", "auto"]
+    """auto approves what passed the gate; manual leaves a passed challenger to a person."""
+    min_macro_f1: Share
+    """Floor on unseen patients; also what makes the first champion."""
+    max_loss: Share
+    """Macro-F1 a challenger may lose against the champion on the same patients."""
+    min_patients: Count
+    """Unseen patients below which the gate is undecided."""
+    allow_new_classes: bool
+
+
+class Params(Section):
+    intake: IntakeParams
+    split: SplitParams
+    extract: ExtractParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    register_: Annotated[RegisterParams, Field(alias="register")]
+    promote: PromoteParams
+
+
+def load(path: Path) -> Params:
+    """Every section of params.yaml, checked. ParameterError names each bad key by its path."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError("no_params", f"{path.name} is missing.", "Restore it with git.") from None
+    except yaml.YAMLError as error:
+        raise ParameterError(
+            "params_syntax", f"{path.name} is not YAML: {_one_line(str(error))}", "Correct the named line."
+        ) from None
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(_describe(item) for item in error.errors())
+        raise ParameterError("params_invalid", f"{path.name}: {problems}.", "Correct these keys.") from None
+
+
+def section(path: Path, stage: str) -> dict[str, Any]:
+    """One section as plain values, as DVC compares it."""
+    document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return dict(document[stage])
+
+
+def _describe(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    match item["type"]:
+        case "missing":
+            return f"{where} is missing"
+        case "extra_forbidden":
+            return f"{where} is unknown"
+        case _:
+            return f"{where} = {item['input']!r}: {item['msg']}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,95 @@
+"""Arrow schemas of everything stored as Parquet, and the one way to write them: same rows, same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.files import atomic_path
+
+ROWS_PER_GROUP = 64
+
+REASONS = ("dark", "saturated", "flat", "blurred", "smeared")
+"""Why a frame is stored but not kept."""
+
+
+def frames(side_px: int) -> pa.Schema:
+    """One row per decoded frame, in decoding order.
+
+    ``image`` is grey, full range 0..255, zero outside the field of view. The field of view is the box
+    x0..x1, y0..y1 (px of the stored image, half-open) and, where it is round, the disc of that centre and
+    radius; ``fov_radius`` is null for a rectangular one. Quality figures are taken inside it.
+    """
+    return pa.schema(
+        [
+            pa.field("video_id", pa.string(), nullable=False),
+            pa.field("frame_index", pa.int32(), nullable=False),
+            pa.field("pts_seconds", pa.float64(), nullable=False),
+            pa.field("image", _picture(side_px), nullable=False),
+            *(
+                pa.field(name, pa.float32(), nullable=False)
+                for name in ("fov_x0", "fov_y0", "fov_x1", "fov_y1", "fov_cx", "fov_cy")
+            ),
+            pa.field("fov_radius", pa.float32(), nullable=True),
+            pa.field("mean", pa.float32(), nullable=False),  # grey levels
+            pa.field("contrast", pa.float32(), nullable=False),  # 95th - 5th percentile, grey levels
+            pa.field("saturated", pa.float32(), nullable=False),  # share of pixels >= 250
+            pa.field("sharpness", pa.float32(), nullable=False),  # var(Laplacian) / var(image)
+            pa.field("smear", pa.float32(), nullable=False),  # largest / smallest directional gradient energy
+            pa.field("keep", pa.bool_(), nullable=False),
+            pa.field("reason", pa.string(), nullable=True),  # of REASONS, null when kept
+        ],
+        metadata={"schema": "frames/1", "side_px": str(side_px)},
+    )
+
+
+def masks(side_px: int) -> pa.Schema:
+    """Ground truth in the geometry of the stored frames: ``mask`` is 0 or 1."""
+    return pa.schema(
+        [
+            pa.field("video_id", pa.string(), nullable=False),
+            pa.field("frame_index", pa.int32(), nullable=False),
+            pa.field("mask", _picture(side_px), nullable=False),
+        ],
+        metadata={"schema": "masks/1", "side_px": str(side_px)},
+    )
+
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("frame_index", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("predicted", pa.string(), nullable=False),
+        pa.field("probabilities", pa.list_(pa.float32()), nullable=False),  # classes sorted by name
+        pa.field("score", pa.float32(), nullable=False),  # cosine with the predicted class, -1..1
+        pa.field("reject", pa.bool_(), nullable=False),
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("saliency_iou", pa.float32(), nullable=True),  # null without a ground-truth mask
+        pa.field("pointing", pa.float32(), nullable=True),  # 1 when the map's peak lies in the mask
+    ],
+    metadata={"schema": "predictions/1"},
+)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Whole or absent, and the same bytes for the same rows (pyarrow's version aside)."""
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            row_group_size=ROWS_PER_GROUP,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            write_statistics=False,
+            version="2.6",
+            data_page_version="1.0",
+        )
+
+
+def _picture(side_px: int) -> pa.DataType:
+    return pa.fixed_shape_tensor(pa.uint8(), (side_px, side_px))

@@ -1,0 +1,54 @@
+"""Settings of the outside systems for offline, private use. Applied before any of them is imported.
+
+Everything is a default: what the user has set in the environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipelines.workspace import Workspace, private_folder
+
+OFFLINE = {
+    "DO_NOT_TRACK": "true",  # the word: MLflow compares with "true", Prefect takes it too
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DVC_NO_ANALYTICS": "1",
+    "DVC_STUDIO_OFFLINE": "1",
+    "DVC_EXP_AUTO_PUSH": "false",
+}
+SAFE = {
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_SERVER_API_HOST": "127.0.0.1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": "^(models|runs):/",
+}
+QUIET = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LEVEL": "WARNING",  # the command line shows progress itself; the run's log keeps the lines
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "240",  # importing torch on a busy machine takes longer than 60 s
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+
+def apply(workspace: Workspace | None = None) -> None:
+    """Fill in what the user has not set; a workspace adds the homes of its embedded services."""
+    for name, value in (OFFLINE | SAFE | QUIET).items():
+        os.environ.setdefault(name, value)
+    if workspace is None:
+        return
+    state = private_folder(workspace.state)
+    os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
+    os.environ["DVC_SITE_CACHE_DIR"] = str(private_folder(state / "dvc-site"))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.tracking_database}")

@@ -1,0 +1,217 @@
+"""Train: LCL-SC on Ray Train, resumed where a killed run stopped.
+
+Reads   data/train.csv and the shards it names (train and validation patients; test data is out of sight)
+Writes  models/model.safetensors, models/model.json, reports/train.json
+Params  train
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipelines import cluster, frames, keys, progress, stage
+from pipelines.errors import LclscError, OutsideSystemError, StageError
+from pipelines.files import digest, read_json, sha256_file, write_bytes, write_json
+from pipelines.params import Params
+from pipelines.training import Job, Samples, concatenate, train_worker
+from pipelines.workspace import Workspace
+
+
+def run(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """Train, write the model, and report its history. Deterministic in train.csv, params and code."""
+    table = frames.read_table(workspace.train_table)
+    classes = sorted(set(table[table.split == "train"].label))
+    _require_data(table, classes)
+    card = _card(params, classes, table)
+    folder = fit(workspace, params, card, table)
+    state = read_json(folder / "progress.json")
+    write_bytes(workspace.weights, (folder / "model.safetensors").read_bytes())
+    write_json(workspace.model_card, card | {"temperature": state["calibration"]["temperature"]})
+    return _report(workspace, table, classes, state)
+
+
+def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.DataFrame) -> Path:
+    """Run Ray Train and return the folder of its last checkpoint.
+
+    The run's name is the train key: Ray resumes by name, so a killed training goes on, and another one
+    can never be mistaken for it. Ray's version joins the name because snapshots do not outlive it.
+    """
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    cluster.connect(workspace)
+    workers = cluster.worker_count(params.train.logical_shards)
+    name = f"{keys.train_key(workspace, workers=workers)}-ray{ray.__version__}"
+    storage = _storage(workspace)
+    _forget_other_runs(workspace, name)
+    with _progress_channel(params) as channel:
+        job = Job(
+            params=params.train,
+            card=card,
+            train=ray.put(_samples(workspace, table, card["classes"], "train")),
+            validation=ray.put(_samples(workspace, table, card["classes"], "validation")),
+            channel=channel,
+        )
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cluster.visible_gpus() > 0),
+            run_config=RunConfig(
+                name=name,
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=2),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        result = _fitted(trainer)
+    return Path(result.checkpoint.path)
+
+
+def _fitted(trainer: Any) -> Any:
+    """``fit()``, with the cause that a worker raised instead of Ray's wrapping."""
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    try:
+        return trainer.fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            cause = getattr(failure, "cause", failure)
+            if isinstance(cause, LclscError):
+                raise cause from None
+        raise OutsideSystemError(
+            "ray_train", f"Training failed: {error}", "Run `lclsc retrain` again; it resumes.", transient=True
+        ) from error
+
+
+@contextmanager
+def _progress_channel(params: Params) -> Iterator[Any]:
+    """An actor that rank 0 tells how far it is, and a thread here that shows it."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Channel:
+        def __init__(self) -> None:
+            self.news: list[tuple[int, int, str, dict[str, float]]] = []
+
+        def put(self, step: int, total: int, note: str, metrics: dict[str, float]) -> None:
+            self.news.append((step, total, note, metrics))
+
+        def take(self) -> list[tuple[int, int, str, dict[str, float]]]:
+            news, self.news = self.news, []
+            return news
+
+    channel = Channel.remote()
+    stop = threading.Event()
+    with progress.track("train", params.train.epochs, "steps") as tracker:
+        reader = threading.Thread(target=_show, args=(channel, tracker, stop), daemon=True)
+        reader.start()
+        try:
+            yield channel
+        finally:
+            stop.set()
+            reader.join(timeout=10)
+            ray.kill(channel)
+
+
+def _show(channel: Any, tracker: progress.Tracker, stop: threading.Event) -> None:
+    import ray
+
+    while True:
+        last = stop.wait(0.5)
+        for step, total, note, metrics in ray.get(channel.take.remote()):
+            tracker.retitle(total, "steps")
+            tracker.update(step, note, metrics)
+        if last:
+            return
+
+
+def _samples(workspace: Workspace, table: pd.DataFrame, classes: list[str], split: str) -> Samples:
+    """Kept frames of a split's videos, in the table's order (video id)."""
+    rows = table[(table.split == split) & (table.kept > 0)]
+    return concatenate([_video_samples(workspace, row, classes) for row in rows.itertuples()])
+
+
+def _video_samples(workspace: Workspace, row: Any, classes: list[str]) -> Samples:
+    kept = frames.read_shard(workspace.frames / row.shard, row.shard_sha256).kept()
+    return Samples(
+        images_NSS=kept.images_NSS,
+        fov_NSS=kept.fov_NSS,
+        labels_N=np.full(len(kept), classes.index(row.label), dtype=np.int64),
+        patients=[row.patient_id] * len(kept),
+        videos=[row.video_id] * len(kept),
+    )
+
+
+def _card(params: Params, classes: list[str], table: pd.DataFrame) -> dict[str, Any]:
+    """What inference must know about a model, besides its weights and calibration."""
+    train = params.train
+    return {
+        "format": "model/1",
+        "method": "lcl-sc",
+        "classes": classes,
+        "encoder": train.encoder,
+        "embedding_dim": train.embedding_dim,
+        "momentum": train.momentum,
+        "reject": {"score": train.reject_score, "margin": train.reject_margin},
+        "extract": params.extract.model_dump(),
+        "recipe": Path(table.shard.iloc[0]).stem.rsplit("-", 1)[1],
+    }
+
+
+def _report(workspace: Workspace, table: pd.DataFrame, classes: list[str], state: dict[str, Any]) -> dict[str, Any]:
+    groups = table.groupby("split")
+    return {
+        "classes": classes,
+        "history": state["history"],
+        "calibration": state["calibration"],
+        "videos": groups.video_id.nunique().to_dict(),
+        "patients": groups.patient_id.nunique().to_dict(),
+        "frames": {split: int(count) for split, count in groups.kept.sum().items()},
+        "video_ids": {split: digest(sorted(group.video_id)) for split, group in groups},
+        "weights_sha256": sha256_file(workspace.weights),
+    }
+
+
+def _require_data(table: pd.DataFrame, classes: list[str]) -> None:
+    """LCL needs two classes to tell apart; calibration needs frames that nothing was fitted to."""
+    kept = table[table.kept > 0].groupby("split").kept.sum()
+    if len(classes) < 2:
+        raise StageError(
+            "too_few_classes",
+            f"There are {len(classes)} classes with enough patients to train on; at least 2 are needed.",
+            "Take in more patients, or lower split.min_patients in params.yaml.",
+        )
+    for split in ("train", "validation"):
+        if not kept.get(split, 0):
+            raise StageError(
+                f"no_{split}_frames",
+                f"No kept frame belongs to the split {split}.",
+                "Take in more patients, or look at reports/extract.json: why were frames dropped?",
+            )
+
+
+def _storage(workspace: Workspace) -> str:
+    """Where Ray keeps checkpoints: ``LCLSC_STORAGE`` on a cluster, else beside the workspace's other state."""
+    return os.environ.get("LCLSC_STORAGE") or str(workspace.state / "ray")
+
+
+def _forget_other_runs(workspace: Workspace, name: str) -> None:
+    """Checkpoints of superseded trainings: patients' data must not linger in state."""
+    folder = workspace.state / "ray"
+    for other in folder.iterdir() if folder.exists() else ():
+        if other.name != name:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    stage.main("train", run)

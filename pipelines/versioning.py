@@ -1,0 +1,354 @@
+"""git and DVC: which bytes belong to which version. The only module that speaks to either.
+
+Both are driven through their command lines; what only reads parses their files (dvc.lock, ``*.dvc``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import yaml
+
+from pipelines.errors import OutsideSystemError
+from pipelines.files import write_text
+from pipelines.workspace import Workspace
+
+OWN_INPUTS = (
+    "workspace.json",
+    "manifest.csv",
+    "splits.csv",
+    "provenance.csv",
+    "videos.dvc",
+    "masks.dvc",
+    "params.yaml",
+    "dvc.yaml",
+    "code.json",
+    ".gitignore",
+    ".dvcignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+)
+AUTHOR = ("lclsc", "lclsc@localhost")
+GITIGNORE = """\
+/videos/
+/masks/
+/quarantine/
+/remotes/
+/data/
+/models/
+/reports/
+/mlflow.db*
+/mlartifacts/
+/.state/
+.tmp-*
+"""
+
+
+class StageChange(NamedTuple):
+    """Why DVC calls a stage stale, in a reader's words."""
+
+    stage: str
+    reasons: list[str]
+
+
+# --- git -------------------------------------------------------------------------------------------
+
+
+def git(workspace: Workspace, *arguments: str) -> str:
+    return _run(["git", *_identity(workspace.root), *arguments], workspace.root, "git").strip()
+
+
+def head(workspace: Workspace) -> str:
+    return git(workspace, "rev-parse", "HEAD")
+
+
+def branch(workspace: Workspace) -> str:
+    return git(workspace, "symbolic-ref", "--short", "HEAD")
+
+
+def git_remote(workspace: Workspace) -> str | None:
+    """The remote that the branch follows, ``origin`` where it follows none, None where there is no remote."""
+    remotes = git(workspace, "remote").split()
+    return "origin" if "origin" in remotes else next(iter(remotes), None)
+
+
+def fast_forward(workspace: Workspace) -> None:
+    """Take what others pushed, or refuse: this system never merges."""
+    remote = git_remote(workspace)
+    if remote is None:
+        return
+    git(workspace, "fetch", "--quiet", remote)
+    upstream = f"refs/remotes/{remote}/{branch(workspace)}"
+    if not _succeeds(workspace, "rev-parse", "--verify", "--quiet", upstream):
+        return
+    if _succeeds(workspace, "merge-base", "--is-ancestor", upstream, "HEAD"):
+        return
+    if not _succeeds(workspace, "merge", "--ff-only", "--quiet", upstream):
+        raise OutsideSystemError(
+            "history_diverged",
+            f"This workspace and {remote} hold different commits.",
+            "Rebase or reset the branch by hand; retraining never merges.",
+        )
+
+
+def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
+    """Commit exactly these paths, whatever else is staged; False when they hold nothing new."""
+    present = [path for path in paths if (workspace.root / path).exists()]
+    git(workspace, "add", "--force", "--", *present)
+    if not git(workspace, "status", "--porcelain", "--", *present):
+        return False
+    git(workspace, "commit", "--quiet", "--only", "--message", message, "--", *present)
+    return True
+
+
+def hand_edits(workspace: Workspace) -> list[str]:
+    """Changed or unknown files that are not this system's to commit."""
+    own = {*OWN_INPUTS, "dvc.lock", "ledger.jsonl"}
+    lines = _run(["git", "status", "--porcelain"], workspace.root, "git").splitlines()
+    return sorted(line[3:] for line in lines if line[3:] not in own)
+
+
+def push_commits(workspace: Workspace) -> None:
+    remote = git_remote(workspace)
+    if remote is not None:
+        git(workspace, "push", "--quiet", remote, f"HEAD:refs/heads/{branch(workspace)}")
+
+
+# --- DVC -------------------------------------------------------------------------------------------
+
+
+def dvc(workspace: Workspace, *arguments: str) -> str:
+    return _run([*_dvc_command(), *arguments], workspace.root, "DVC")
+
+
+def initialise(workspace: Workspace, remote: str | None) -> None:
+    """Make ``workspace.root`` a git repository with DVC and its two remotes.
+
+    Raw videos go to the remote ``identified`` only; everything else to ``storage``.
+    """
+    root = workspace.root
+    if not (root / ".git").exists():
+        _run(["git", "init", "--quiet", "--initial-branch", "main", str(root)], root, "git")
+    write_text(root / ".gitignore", GITIGNORE)
+    dvc(workspace, "init", "--quiet")
+    write_text(root / ".dvcignore", "/remotes\n/quarantine\n/.state\n/mlartifacts\n.tmp-*\n")
+    base = remote.rstrip("/") if remote else "remotes"  # relative: a workspace can be moved
+    for option, value in (("core.analytics", "false"), ("core.check_update", "false"), ("core.autostage", "false")):
+        dvc(workspace, "config", option, value)
+    dvc(workspace, "remote", "add", "--quiet", "--default", "storage", f"{base}/storage")
+    dvc(workspace, "remote", "add", "--quiet", "identified", f"{base}/identified")
+
+
+def track(workspace: Workspace, folder: str, *, remote: str | None = None) -> None:
+    """``dvc add`` a folder; ``remote`` names the only remote its objects may go to."""
+    dvc(workspace, "add", "--quiet", folder)
+    pointer = workspace.root / f"{folder}.dvc"
+    document = yaml.safe_load(pointer.read_text())
+    if remote and document["outs"][0].get("remote") != remote:
+        document["outs"][0]["remote"] = remote
+        write_text(pointer, yaml.safe_dump(document, sort_keys=False))
+
+
+def stale_stages(workspace: Workspace) -> list[StageChange]:
+    """What ``dvc status`` finds, in pipeline order."""
+    found = json.loads(dvc(workspace, "status", "--json"))
+    order = {stage: position for position, stage in enumerate(stages(workspace))}
+    changes = [StageChange(name, list(_reasons(entries))) for name, entries in found.items()]
+    return sorted(changes, key=lambda change: order.get(change.stage, -1))
+
+
+def stages(workspace: Workspace) -> list[str]:
+    """The stages of dvc.yaml, in file order, which is running order."""
+    return list(yaml.safe_load(workspace.dvc_yaml.read_text())["stages"])
+
+
+def reproduce_stage(workspace: Workspace, stage: str, on_line: Callable[[str], None]) -> bool:
+    """``dvc repro --single-item``; True when the stage's command ran. Its output goes to ``on_line``.
+
+    OutsideSystemError (code ``stage_failed``) when it fails; the typed cause, if the stage left one, is in
+    ``.state/<stage>.error.json``.
+    """
+    command = [*_dvc_command(), "repro", "--single-item", stage]
+    environment = _environment() | {"LCLSC_PROGRESS": "lines"}
+    ran = False
+    tail: list[str] = []
+    with subprocess.Popen(
+        command, cwd=workspace.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            ran = ran or line.startswith("Running stage")
+            tail = [*tail, line.rstrip()][-20:]
+            on_line(line.rstrip("\n"))
+    if process.returncode:
+        raise OutsideSystemError(
+            "stage_failed",
+            f"The stage {stage} failed: {' | '.join(tail[-5:])}",
+            "Look at the lines above it; mend the cause and run `lclsc retrain` again.",
+        )
+    return ran
+
+
+def push_objects(workspace: Workspace) -> None:
+    """``dvc push``, then look for every object ourselves: push says all is well when the remote lost some."""
+    dvc(workspace, "push", "--quiet")
+    missing = missing_objects(workspace)
+    if missing:
+        raise OutsideSystemError(
+            "objects_missing",
+            f"{len(missing)} objects are not in the DVC remote after the push, {missing[0]} among them.",
+            "Check the remote's disk and rights, remove .state/dvc-site and run `lclsc retrain` again.",
+        )
+
+
+def missing_objects(workspace: Workspace) -> list[str]:
+    """``<remote>:<oid>`` of every object of the current version that its remote does not hold."""
+    from dvc.repo import Repo
+
+    missing: list[str] = []
+    with Repo(str(workspace.root)) as repo:
+        for remote, oids in _objects_by_remote(workspace).items():
+            store = repo.cloud.get_remote_odb(remote)
+            missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.exists(oid)]
+    return missing
+
+
+def lock_entries(workspace: Workspace) -> dict[str, Any]:
+    """dvc.lock's stages; empty before the first run."""
+    if not workspace.dvc_lock.exists():
+        return {}
+    return dict(yaml.safe_load(workspace.dvc_lock.read_text())["stages"])
+
+
+def pointer_md5(workspace: Workspace, folder: str) -> str:
+    """The DVC name of a folder's content, as ``<folder>.dvc`` records it."""
+    document = yaml.safe_load((workspace.root / f"{folder}.dvc").read_text())
+    return str(document["outs"][0]["md5"])
+
+
+def stale_lock_pids(workspace: Workspace) -> list[int]:
+    """Dead processes that still hold one of DVC's path locks."""
+    return sorted(pid for pid in _lock_pids(_path_locks(workspace)) if not psutil.pid_exists(pid))
+
+
+def clear_stale_locks(workspace: Workspace) -> None:
+    """Drop DVC's path locks of processes that are dead. DVC itself never does."""
+    dead = set(stale_lock_pids(workspace))
+    if dead:
+        write_text(_path_lock_file(workspace), json.dumps(_without(_path_locks(workspace), dead)))
+
+
+def _path_lock_file(workspace: Workspace) -> Path:
+    return workspace.root / ".dvc" / "tmp" / "rwlock"
+
+
+def _path_locks(workspace: Workspace) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_path_lock_file(workspace).read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):  # a torn file is one DVC reads as empty, too
+        return {}
+
+
+def _lock_pids(locks: dict[str, Any]) -> set[int]:
+    writers = {entry["pid"] for entry in locks.get("write", {}).values()}
+    return writers | {entry["pid"] for entries in locks.get("read", {}).values() for entry in entries}
+
+
+def _without(locks: dict[str, Any], dead: set[int]) -> dict[str, Any]:
+    write = {path: entry for path, entry in locks.get("write", {}).items() if entry["pid"] not in dead}
+    read = {
+        path: [entry for entry in entries if entry["pid"] not in dead] for path, entries in locks.get("read", {}).items()
+    }
+    return {"write": write, "read": {path: entries for path, entries in read.items() if entries}}
+
+
+def _objects_by_remote(workspace: Workspace) -> dict[str, set[str]]:
+    outs = [out for stage in lock_entries(workspace).values() for out in stage.get("outs", [])]
+    for pointer in sorted(workspace.root.glob("*.dvc")):
+        if pointer.is_file():
+            outs += yaml.safe_load(pointer.read_text())["outs"]
+    objects: dict[str, set[str]] = {}
+    for out in outs:
+        objects.setdefault(out.get("remote", "storage"), set()).update(_expand(workspace, out["md5"]))
+    return objects
+
+
+def _expand(workspace: Workspace, md5: str) -> set[str]:
+    """An object and, when it is a folder's listing, what it lists."""
+    if not md5.endswith(".dir"):
+        return {md5}
+    listing = workspace.root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    return {md5} | {entry["md5"] for entry in json.loads(listing.read_text())}
+
+
+def _reasons(entries: list[Any]) -> Iterable[str]:
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+            continue
+        for what, changes in entry.items():
+            yield from (f"{_plain(what, path)} {_state(state)}" for path, state in changes.items())
+
+
+def _plain(what: str, path: str) -> str:
+    if path == "code.json":
+        return "code"
+    return path if what != "changed outs" else f"output {path}"
+
+
+def _state(state: Any) -> str:
+    return state if isinstance(state, str) else "changed: " + ", ".join(sorted(state))
+
+
+# --- processes -------------------------------------------------------------------------------------
+
+
+def _dvc_command() -> list[str]:
+    return [sys.executable, "-m", "dvc"]
+
+
+def _environment() -> dict[str, str]:
+    """Stages say ``python``: let it be the one that runs us, whatever the PATH says."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path}
+
+
+def _identity(root: Path) -> list[str]:
+    """The user's git identity where there is one, else the product's own name."""
+    if not (root / ".git").exists():
+        return []
+    found = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False)
+    return [] if found.returncode == 0 else ["-c", f"user.name={AUTHOR[0]}", "-c", f"user.email={AUTHOR[1]}"]
+
+
+def _succeeds(workspace: Workspace, *arguments: str) -> bool:
+    return subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, check=False).returncode == 0
+
+
+def _run(command: list[str], folder: Path, system: str) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise OutsideSystemError(f"no_{system.lower()}", f"{system} is not installed.", f"Install {system}.") from None
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-500:]
+        raise OutsideSystemError(
+            f"{system.lower()}_failed",
+            f"{system} could not do `{_shown(command)}`: {said}",
+            f"Run that command in {folder} to see more.",
+        )
+    return done.stdout
+
+
+def _shown(command: list[str]) -> str:
+    words = command[3:] if command[1:3] == ["-m", "dvc"] else command[1:]
+    return " ".join(["dvc" if words is not command[1:] else command[0], *words])

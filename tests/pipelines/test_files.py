@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipelines import files
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(tmp_path: Path) -> None:
+    target = tmp_path / "table.csv"
+    files.write_text(target, "old")
+    with pytest.raises(RuntimeError), files.atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert files.canonical_json({"b": 1, "a": [1.0, "é"]}) == files.canonical_json({"a": [1.0, "é"], "b": 1})
+    assert files.canonical_json({"b": 1, "a": [1.5, "é"]}) == '{"a":[1.5,"é"],"b":1}'.encode()
+
+
+def test_a_file_hash_is_the_standard_one(tmp_path: Path) -> None:
+    path = tmp_path / "bytes"
+    path.write_bytes(b"pCLE" * 1000)
+    assert files.sha256_file(path) == hashlib.sha256(b"pCLE" * 1000).hexdigest()
+    assert files.md5_file(path) == hashlib.md5(b"pCLE" * 1000).hexdigest()
+
+
+def test_json_without_a_number_is_refused_rather_than_written_as_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "report.json", {"macro_f1": float("nan")})
+    assert not list(tmp_path.iterdir())
