@@ -101,7 +101,7 @@ def synth(
     Example: lclsc synth phantoms --patients 1 --first-patient 6
     """
     from pipelines import progress
-    from pipelines import synth as phantoms
+    from pipelines.synth import dataset as phantoms
 
     if preset not in phantoms.PRESETS:
         raise WrongUseError("preset", f"There is no preset {preset!r}.", f"Use one of {', '.join(phantoms.PRESETS)}.")

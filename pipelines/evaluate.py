@@ -214,4 +214,4 @@ def _classifier(folder: Path) -> Classifier:
 
 
 if __name__ == "__main__":
-    stage.main("evaluate", run)
+    stage.main("evaluate")

@@ -123,7 +123,7 @@ def predict_video(classifier: Classifier, path: Path) -> VideoPrediction:
     side_px = classifier.extract.side_px
     view = fov.of_clip(path)
     frames = list(video.read_frames(path))
-    images_NSS = np.stack([fov.resample(frame.luma, view, side_px) for frame in frames])
+    images_NSS = np.stack([fov.resample(frame.luma_HW, view, side_px) for frame in frames])
     inside_SS = view.inside(side_px)
     figures = (quality.measure(image_SS, inside_SS) for image_SS in images_NSS)
     fov_NSS = np.broadcast_to(inside_SS, images_NSS.shape)

@@ -186,7 +186,7 @@ def _decoded(path: Path) -> tuple[int, tuple[int, int]]:
     """Number of frames and (height, width); VideoError when the clip does not decode to its end."""
     frames, size_px = 0, (0, 0)
     for frame in video_reader.read_frames(path):
-        frames, size_px = frames + 1, frame.luma.shape
+        frames, size_px = frames + 1, frame.luma_HW.shape
     if frames < 2:
         raise VideoError("too_few_frames", f"The video has {frames} frame.", "Export the whole clip, not a still.")
     return frames, size_px

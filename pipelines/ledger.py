@@ -71,7 +71,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def verify(path: Path) -> list[str]:
-    """What is wrong with the chain, one sentence a problem; empty when every line follows from its forerunner."""
+    """What is wrong with the chain, one sentence a problem; empty when every line follows from the last."""
     problems = []
     prev = FIRST_PREV
     for number, line in enumerate(_whole_lines(path) if path.exists() else [], start=1):

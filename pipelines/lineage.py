@@ -21,7 +21,7 @@ from pipelines.workspace import template_file
 SCHEMA = "lineage/1"
 FILE = "lineage.json"
 NOT_OF_THE_TREE = frozenset({"MLmodel", FILE, "registered_model_meta"})
-"""MLflow writes its clock and ids into the first, and the last into every model it loads; the record holds the hash."""
+"""The first holds MLflow's clock and ids, the record holds the hash, and MLflow adds the last when it loads."""
 
 
 def build(
@@ -138,7 +138,7 @@ def verify_package(folder: Path) -> dict[str, Any]:
     if tree_digest(folder) != record["package_sha256"]:
         raise StageError(
             "package_damaged",
-            f"The model package of lineage {sha256(record)[:12]} does not hold the files it was registered with.",
+            f"The package of lineage {sha256(record)[:12]} does not hold the files it was registered with.",
             "Restore the artifact store from a backup, or retrain; do not use this model.",
         )
     return record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,18 +79,17 @@ PREDICTIONS = pa.schema(
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Whole or absent, and the same bytes for the same rows (pyarrow's version aside)."""
+    with open_writer(path, table.schema) as writer:
+        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+@contextmanager
+def open_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """For rows that come in batches: the file appears when all of them are written."""
+    options = {"compression": "zstd", "compression_level": 3, "use_dictionary": False, "write_statistics": False}
     with atomic_path(path) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            row_group_size=ROWS_PER_GROUP,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=False,
-            write_statistics=False,
-            version="2.6",
-            data_page_version="1.0",
-        )
+        with pq.ParquetWriter(temporary, schema, version="2.6", data_page_version="1.0", **options) as writer:
+            yield writer
 
 
 def _picture(side_px: int) -> pa.DataType:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from pipelines import code_digest, locks, settings
 from pipelines import params as parameters
 from pipelines.errors import LclscError
 from pipelines.files import write_json
-from pipelines.params import Params
 from pipelines.workspace import Workspace
 
-Run = Callable[[Workspace, Params], dict[str, Any]]
 
-
-def main(stage: str, run: Run) -> None:
+def main(stage: str) -> None:
     """``python -m pipelines.<stage>`` in a workspace: run it, write its report, exit with its code."""
+    # By its real name: what it sends to Ray workers must not live in ``__main__``.
+    run = importlib.import_module(f"pipelines.{stage}").run
     workspace = Workspace.open(Path.cwd())
     settings.apply(workspace)
     workspace.stage_error(stage).unlink(missing_ok=True)

@@ -214,4 +214,4 @@ def _forget_other_runs(workspace: Workspace, name: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.main("train", run)
+    stage.main("train")

@@ -1,0 +1,308 @@
+"""Extract: decode each accepted video into frames, one Parquet shard a video.
+
+Reads   manifest.csv, splits.csv, videos/, masks/
+Writes  data/frames/<video_id>-<recipe>.parquet   schemas.frames
+        data/masks/<video_id>-<mask_sha12>-<recipe>.parquet   schemas.masks
+        data/train.csv (train + validation patients), data/test.csv
+Params  extract, split.min_patients
+
+Incremental and exact: a shard is named by what it is made of, so what is there is never decoded again, and
+what no manifest row names any more is removed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tifffile
+
+from pipelines import cluster, code_digest, manifest, schemas, stage, video
+from pipelines.errors import StageError, VideoError
+from pipelines.files import digest, write_json, write_text
+from pipelines.manifest import Video
+from pipelines.params import ExtractParams, Params
+from pipelines.shards import ShardIndex
+from pipelines.video import fov, geometry, quality
+from pipelines.workspace import Workspace
+
+TRAIN_COLUMNS = ("video_id", "patient_id", "split", "label", "shard", "shard_sha256", "frames", "kept")
+TEST_COLUMNS = (*TRAIN_COLUMNS, "site", "domain", "mask_shard", "mask_shard_sha256")
+
+Mapper = Callable[..., list[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One video to decode, and where its shards go."""
+
+    video_id: str
+    source: Path
+    mask: Path | None
+    shard: Path
+    mask_shard: Path | None
+    params: ExtractParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a worker says of one video: facts for the report, or what was wrong with it."""
+
+    video_id: str
+    facts: dict[str, Any] | None
+    problem: str = ""
+
+
+def run(workspace: Workspace, params: Params, map_items: Mapper = cluster.map_items) -> dict[str, Any]:
+    """Decode what has no shard yet, prune what nothing names, list the rest for training and testing."""
+    recipe = recipe_of(params.extract, code_digest.stage_digest(workspace, "extract"), video.decoder_identity())
+    work = _work(workspace, params.extract, recipe)
+    index = ShardIndex(workspace)
+    todo = [item for item in work if not _is_there(index, item)]
+    written = map_items(
+        write_shards, todo, workspace=workspace, title="extract", unit="videos", note=lambda result: result.video_id[:12]
+    )
+    for item, result in zip(todo, written, strict=True):
+        if result.facts is not None:
+            index.note(item.shard, result.facts)
+    _require_all(written)
+    removed = _prune(workspace, work)
+    facts = {item.video_id: _facts(index, item) for item in work}
+    waiting = _write_tables(workspace, params, work, index, facts)
+    index.save({path for item in work for path in (item.shard, item.mask_shard) if path})
+    counts = {"new": len(todo), "reused": len(work) - len(todo), "removed": removed}
+    write_json(workspace.state / "extract.run.json", counts)
+    return _report(recipe, facts, waiting)
+
+
+def recipe_of(params: ExtractParams, code: str, decoder: str) -> str:
+    """12 hex digits over all that shapes a shard beside its video."""
+    return digest({"params": params.model_dump(), "code": code, "decoder": decoder})[:12]
+
+
+def write_shards(work: Work) -> Written:
+    """Decode one video and write its shards; runs on a Ray worker. What is wrong with it is an answer."""
+    try:
+        view = fov.of_clip(work.source)
+        reasons = _write_frames(work, view)
+        if work.mask and work.mask_shard:
+            _write_masks(work, view)
+    except VideoError as error:
+        return Written(video_id=work.video_id, facts=None, problem=error.cause)
+    dropped = Counter(reason for reason in reasons if reason)
+    facts = {
+        "frames": len(reasons),
+        "kept": len(reasons) - dropped.total(),
+        "reasons": dict(sorted(dropped.items())),
+        "shape": geometry.shape(view.stored(work.params.side_px)),
+    }
+    return Written(video_id=work.video_id, facts=facts)
+
+
+def _write_frames(work: Work, view: fov.FieldOfView) -> list[str | None]:
+    """Stream the clip into its shard; returns each frame's reason for being dropped, or None."""
+    schema = schemas.frames(work.params.side_px)
+    reasons: list[str | None] = []
+    with schemas.open_writer(work.shard, schema) as writer:
+        for frames in batched(video.read_frames(work.source), schemas.ROWS_PER_GROUP):
+            rows = [_row(work, view, frame) for frame in frames]
+            reasons += [row["reason"] for row in rows]
+            writer.write_table(_table(rows, schema, "image"))
+    return reasons
+
+
+def _row(work: Work, view: fov.FieldOfView, frame: video.Frame) -> dict[str, Any]:
+    side_px = work.params.side_px
+    image_SS = fov.resample(frame.luma_HW, view, side_px)
+    figures = quality.measure(image_SS, view.inside(side_px))
+    reason = quality.judge(figures, work.params)
+    identity = {"video_id": work.video_id, "frame_index": frame.index, "pts_seconds": frame.pts_seconds}
+    return identity | {"image": image_SS} | view.stored(side_px) | figures.as_row() | {"keep": reason is None, "reason": reason}
+
+
+def _write_masks(work: Work, view: fov.FieldOfView) -> None:
+    assert work.mask is not None
+    assert work.mask_shard is not None
+    schema = schemas.masks(work.params.side_px)
+    with tifffile.TiffFile(work.mask) as stack, schemas.open_writer(work.mask_shard, schema) as writer:
+        for pages in batched(enumerate(stack.pages), schemas.ROWS_PER_GROUP):
+            rows = [
+                {
+                    "video_id": work.video_id,
+                    "frame_index": index,
+                    "mask": fov.resample_mask(page.asarray() > 0, view, work.params.side_px).astype(np.uint8),
+                }
+                for index, page in pages
+            ]
+            writer.write_table(_table(rows, schema, "mask"))
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """``itertools.batched`` of Python 3.12, as lists."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema, picture: str) -> pa.Table:
+    """Rows as Arrow columns, pictures as one fixed-shape tensor column."""
+    stack_NSS = np.ascontiguousarray(np.stack([row[picture] for row in rows]))
+    columns = [
+        pa.FixedShapeTensorArray.from_numpy_ndarray(stack_NSS)
+        if field.name == picture
+        else pa.array([row[field.name] for row in rows], type=field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _work(workspace: Workspace, params: ExtractParams, recipe: str) -> list[Work]:
+    """One item a manifest row, in the manifest's order."""
+    rows = manifest.read_videos(workspace.manifest)
+    files = workspace.video_files()
+    missing = [row.video_id for row in rows if row.video_id not in files]
+    if missing:
+        raise StageError(
+            "video_missing",
+            f"{len(missing)} videos of the manifest are not in videos/, {missing[0][:12]} among them.",
+            "Fetch them with `dvc pull`.",
+        )
+    return [_item(workspace, row, files[row.video_id], params, recipe) for row in rows]
+
+
+def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams, recipe: str) -> Work:
+    mask_name = f"{row.video_id}-{row.mask_sha256[:12]}-{recipe}.parquet"
+    return Work(
+        video_id=row.video_id,
+        source=source,
+        mask=workspace.masks / f"{row.video_id}.tif" if row.mask_sha256 else None,
+        shard=workspace.frames / f"{row.video_id}-{recipe}.parquet",
+        mask_shard=workspace.mask_frames / mask_name if row.mask_sha256 else None,
+        params=params,
+    )
+
+
+def _is_there(index: ShardIndex, item: Work) -> bool:
+    return index.verifies(item.shard) and (item.mask_shard is None or index.verifies(item.mask_shard))
+
+
+def _require_all(written: Iterable[Written]) -> None:
+    failed = [result for result in written if result.facts is None]
+    if failed:
+        listed = "; ".join(f"{result.video_id[:12]}: {result.problem}" for result in failed[:5])
+        raise StageError(
+            "extract_failed",
+            f"{len(failed)} videos could not be decoded ({listed}). The others have their shards.",
+            "Restore these files with `dvc checkout videos`, or take their rows out of manifest.csv.",
+        )
+
+
+def _prune(workspace: Workspace, work: Iterable[Work]) -> int:
+    """Frames of a withdrawn video must not survive; returns how many files went."""
+    wanted = {path for item in work for path in (item.shard, item.mask_shard) if path}
+    removed = 0
+    for folder in (workspace.frames, workspace.mask_frames):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            if path not in wanted:
+                path.unlink()
+                removed += folder == workspace.frames
+    return removed
+
+
+def _facts(index: ShardIndex, item: Work) -> dict[str, Any]:
+    """From the index, or from the shard itself where the index was lost."""
+    known = index.facts(item.shard)
+    if known is None:
+        table = pq.read_table(item.shard, columns=["keep", "reason"])
+        reasons = Counter(reason for reason in table["reason"].to_pylist() if reason)
+        view = pq.read_table(item.shard, columns=geometry.COLUMNS).slice(0, 1).to_pylist()[0]
+        known = {
+            "frames": table.num_rows,
+            "kept": table.num_rows - reasons.total(),
+            "reasons": dict(sorted(reasons.items())),
+            "shape": geometry.shape(view),
+        }
+        index.note(item.shard, known)
+    return known
+
+
+def _write_tables(
+    workspace: Workspace, params: Params, work: Sequence[Work], index: ShardIndex, facts: dict[str, dict[str, Any]]
+) -> list[str]:
+    """data/train.csv and data/test.csv; returns the classes that wait for more patients."""
+    videos = {row.video_id: row for row in manifest.read_videos(workspace.manifest)}
+    splits = manifest.read_splits(workspace.splits)
+    waiting = _waiting(videos.values(), splits, params.split.min_patients)
+    rows = [
+        _table_row(videos[item.video_id], splits[videos[item.video_id].patient_id], item, index, facts[item.video_id])
+        for item in work
+        if videos[item.video_id].label not in waiting
+    ]
+    _write_csv(workspace.train_table, TRAIN_COLUMNS, (row for row in rows if row["split"] != "test"))
+    _write_csv(workspace.test_table, TEST_COLUMNS, (row for row in rows if row["split"] == "test"))
+    return waiting
+
+
+def _waiting(videos: Iterable[Video], splits: dict[str, str], min_patients: int) -> list[str]:
+    """Classes with too few patients, or with none to train on."""
+    patients: dict[str, set[str]] = {}
+    trained: set[str] = set()
+    for row in videos:
+        patients.setdefault(row.label, set()).add(row.patient_id)
+        if splits[row.patient_id] == "train":
+            trained.add(row.label)
+    return sorted(label for label, own in patients.items() if len(own) < min_patients or label not in trained)
+
+
+def _table_row(row: Video, split: str, item: Work, index: ShardIndex, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "video_id": row.video_id,
+        "patient_id": row.patient_id,
+        "split": split,
+        "label": row.label,
+        "shard": item.shard.name,
+        "shard_sha256": index.sha256(item.shard),
+        "frames": facts["frames"],
+        "kept": facts["kept"],
+        "site": row.site,
+        "domain": row.domain,
+        "mask_shard": item.mask_shard.name if item.mask_shard else "",
+        "mask_shard_sha256": index.sha256(item.mask_shard) if item.mask_shard else "",
+    }
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _report(recipe: str, facts: dict[str, dict[str, Any]], waiting: list[str]) -> dict[str, Any]:
+    """Says nothing of what was new or reused: the same data gives the same report, however it was reached."""
+    dropped = Counter(chain.from_iterable(Counter(own["reasons"]).elements() for own in facts.values()))
+    return {
+        "recipe": recipe,
+        "decoder": video.decoder_identity(),
+        "videos": len(facts),
+        "frames": sum(own["frames"] for own in facts.values()),
+        "kept": sum(own["kept"] for own in facts.values()),
+        "dropped": dict(sorted(dropped.items())),
+        "per_video": [{"video_id": video_id, **own} for video_id, own in facts.items()],
+        "waiting": waiting,
+    }
+
+
+if __name__ == "__main__":
+    stage.main("extract")
