@@ -39,7 +39,7 @@ def retrain(workspace: Path, reason: str = "manual") -> dict[str, Any]:
         with cluster.runtime(place):
             stages = {name: _run_stage(place, name, plan, run_id) for name in versioning.stages(place)}
         commit = store(place)
-        result = register_challenger(place, commit, run_id)
+        result = register_challenger(place, commit)
     report = result | {"schema": "retrain/1", "stages": stages, "error": None}
     status.remember_result(place, report)
     _show_artifacts(report)
@@ -142,14 +142,13 @@ def store(workspace: Workspace) -> str:
 
 
 @task(name="register", cache_policy=NO_CACHE, persist_result=False)
-def register_challenger(workspace: Workspace, commit: str, run_id: str) -> dict[str, Any]:
+def register_challenger(workspace: Workspace, commit: str) -> dict[str, Any]:
     """Find or create the version, judge it beside the champion, set its alias."""
     durations = workspace.state / "durations.json"
     return register.run(
         workspace,
         params.load(workspace.params),
         commit=commit,
-        run_id=run_id,
         durations=read_json(durations) if durations.exists() else {},
     )
 

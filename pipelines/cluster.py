@@ -27,6 +27,13 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def gpu_name() -> str | None:
+    """The kind of GPU that trains here, or None on a CPU."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 

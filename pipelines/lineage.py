@@ -21,7 +21,7 @@ from pipelines.workspace import template_file
 SCHEMA = "lineage/1"
 FILE = "lineage.json"
 NOT_OF_THE_TREE = frozenset({"MLmodel", FILE, "registered_model_meta"})
-"""The first holds MLflow's clock and ids, the record holds the hash, and MLflow adds the last when it loads."""
+"""The first holds MLflow's clock and ids, the record holds the hash, the last comes with loading."""
 
 
 def build(
@@ -102,8 +102,7 @@ def platform_name(record: Mapping[str, Any]) -> str:
 def tree_digest(folder: Path, exclude: Collection[str] = NOT_OF_THE_TREE) -> str:
     """One hash over names and bytes of every file below ``folder``; ``exclude`` names files at its top.
 
-    Byte code is left out because loading a model writes it; who must run only what was hashed runs Python
-    with a ``pycache_prefix`` of its own.
+    Byte code is left out because loading a model writes it; who must run only what was hashed removes it.
     """
     files = {path.relative_to(folder).as_posix(): path for path in _tree(folder)}
     return digest({name: sha256_file(path) for name, path in files.items() if name not in exclude})

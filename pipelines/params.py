@@ -92,6 +92,8 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup: Share
     """Share of steps with rising learning rate."""
+    clip_norm: Positive
+    """Largest norm of the whole gradient; without it the first steps collapse all embeddings into one."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """EMA of the global embeddings, per step."""
     temperature: Positive

@@ -146,6 +146,7 @@ class Trainer:
             views=self.views,
         )
         _require_finite(result.losses, step)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip_norm, foreach=False)
         self.optimizer.step()
         self.model.global_embeddings.update_(result.z_ND, result.labels_N)
         self._tell(step + 1, result.losses["total"])

@@ -220,11 +220,11 @@ def missing_objects(workspace: Workspace) -> list[str]:
     return missing
 
 
-def lock_entries(workspace: Workspace) -> dict[str, Any]:
-    """dvc.lock's stages; empty before the first run."""
+def lock_file(workspace: Workspace) -> dict[str, Any]:
+    """dvc.lock as it stands; without stages before the first run."""
     if not workspace.dvc_lock.exists():
-        return {}
-    return dict(yaml.safe_load(workspace.dvc_lock.read_text())["stages"])
+        return {"schema": "2.0", "stages": {}}
+    return dict(yaml.safe_load(workspace.dvc_lock.read_text()))
 
 
 def pointer_md5(workspace: Workspace, folder: str) -> str:
@@ -270,7 +270,7 @@ def _without(locks: dict[str, Any], dead: set[int]) -> dict[str, Any]:
 
 
 def _objects_by_remote(workspace: Workspace) -> dict[str, set[str]]:
-    outs = [out for stage in lock_entries(workspace).values() for out in stage.get("outs", [])]
+    outs = [out for stage in lock_file(workspace)["stages"].values() for out in stage.get("outs", [])]
     for pointer in sorted(workspace.root.glob("*.dvc")):
         if pointer.is_file():
             outs += yaml.safe_load(pointer.read_text())["outs"]

@@ -59,7 +59,10 @@ def _owner(workspace: Workspace) -> tuple[subprocess.Popen[str], int]:
 def test_a_second_run_is_told_who_works_here(workspace: Workspace) -> None:
     owner, child = _owner(workspace)
     try:
-        with pytest.raises(OutsideSystemError, match=f"process {owner.pid}") as caught, locks.one_writer(workspace):
+        with (
+            pytest.raises(OutsideSystemError, match=f"process {owner.pid}") as caught,
+            locks.one_writer(workspace),
+        ):
             pass
         assert caught.value.transient
         assert (locks.holder(workspace) or {})["pid"] == owner.pid

@@ -1,0 +1,52 @@
+"""LCL-SC: label-contrastive learning with saliency consistency. Tensors in, tensors out.
+
+The ideas are those of *Interpretable classification of endomicroscopic brain data via saliency consistent
+contrastive learning*; every number is this project's own.
+"""
+
+from lclsc.calibration import calibrate_temperature, expected_calibration_error
+from lclsc.consistency import ConsistencyKind, consistency
+from lclsc.distributed import Reduction, World
+from lclsc.encoders import ENCODERS, Encoder, build_encoder
+from lclsc.global_embeddings import GlobalEmbeddings
+from lclsc.inference import probabilities, reject, similarity
+from lclsc.label_contrast import label_contrast
+from lclsc.model import LCLSC, Embedded, Scores
+from lclsc.objective import ObjectiveSettings, ramp
+from lclsc.saliency import class_map, label_map, saliency
+from lclsc.step import ShardBatch, StepResult, train_step
+from lclsc.topk_pool import top_k_contrast, top_k_max_min
+from lclsc.views import View, ViewSettings, make_views
+
+__all__ = [
+    "ENCODERS",
+    "LCLSC",
+    "ConsistencyKind",
+    "Embedded",
+    "Encoder",
+    "GlobalEmbeddings",
+    "ObjectiveSettings",
+    "Reduction",
+    "Scores",
+    "ShardBatch",
+    "StepResult",
+    "View",
+    "ViewSettings",
+    "World",
+    "build_encoder",
+    "calibrate_temperature",
+    "class_map",
+    "consistency",
+    "expected_calibration_error",
+    "label_contrast",
+    "label_map",
+    "make_views",
+    "probabilities",
+    "ramp",
+    "reject",
+    "saliency",
+    "similarity",
+    "top_k_contrast",
+    "top_k_max_min",
+    "train_step",
+]

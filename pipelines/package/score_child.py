@@ -1,0 +1,50 @@
+"""Score videos with one packaged model, in a process that knows nothing but the package.
+
+Run by path, never imported: ``python -I -B score_child.py PACKAGE REQUEST OUT``.
+REQUEST is JSON {video_id: path}; OUT/<video_id>.json appears whole, with ``rows`` or with ``error``.
+It speaks to the model through MLflow's interface alone, which old packages keep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+FIELDS = ["frame_index", "class", "probabilities", "reject"]
+
+
+def main(package: Path, request: Path, out: Path) -> None:
+    model = mlflow.pyfunc.load_model(str(package))
+    require_own_code(package)
+    for video_id, path in json.loads(request.read_text()).items():
+        target = out / f"{video_id}.json"
+        draft = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+        draft.write_text(json.dumps(score(model, path)))
+        draft.replace(target)
+
+
+def score(model: Any, path: str) -> dict[str, Any]:
+    try:
+        table = model.predict(pd.DataFrame({"video": [path]}))
+    except MlflowException as error:
+        return {"error": error.message}
+    return {"rows": table[FIELDS].to_dict("records")}
+
+
+def require_own_code(package: Path) -> None:
+    """Two versions of a module cannot share a process: this one must hold the package's."""
+    for name in ("lclsc", "pipelines"):
+        origin = Path(str(sys.modules[name].__file__)).resolve()
+        if not origin.is_relative_to(package.resolve() / "code"):
+            sys.exit(f"{name} was loaded from {origin}, not from the package")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:4]))

@@ -1,0 +1,96 @@
+"""Predict: what a registered model says of one video, frame by frame and as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines import registry
+from pipelines.errors import WrongUseError
+from pipelines.files import write_bytes
+from pipelines.inference import Classifier, VideoPrediction, load_classifier, predict_video
+from pipelines.registry import Registry, Version
+from pipelines.report.sheet import Tile, png_bytes, saliency_sheet
+from pipelines.workspace import Workspace
+
+SHEET_TILES = 18
+
+
+def run(workspace: Workspace, video: Path, *, model: str | None, sheet: Path | None) -> dict[str, Any]:
+    """``predict/1``: classes, probabilities and rejects. ``sheet`` also draws frames with their saliency."""
+    if not video.is_file():
+        raise WrongUseError("no_video", f"{video} is not a file.", "Name a video file.")
+    store = registry.connect(workspace)
+    version = choose(store, model)
+    classifier = load_classifier(store.download(version) / "artifacts" / "model")
+    found = predict_video(classifier, video)
+    if sheet is not None:
+        write_bytes(sheet, png_bytes(saliency_sheet(_tiles(classifier, found), title=f"{video.name}: version {version.version}")))
+    return {
+        "schema": "predict/1",
+        "version": version.version,
+        "classes": classifier.classes,
+        "video": _whole(classifier, found),
+        "frames": [_frame(classifier, found, n) for n in range(len(found.frame_index_N))],
+    }
+
+
+def choose(store: Registry, model: str | None) -> Version:
+    """A version by number or ``@alias``; by default the champion, and the newest where there is none."""
+    versions = store.versions()
+    if not versions:
+        raise WrongUseError("no_model", "No model is registered yet.", "Train one with `lclsc retrain`.")
+    if model is None:
+        return store.alias_version("champion") or versions[-1]
+    found = store.alias_version(model[1:]) if model.startswith("@") else store.version(model)
+    if found is None:
+        known = ", ".join(version.version for version in versions)
+        raise WrongUseError("no_version", f"There is no version {model!r}.", f"Versions: {known}; aliases start with @.")
+    return found
+
+
+def _frame(classifier: Classifier, found: VideoPrediction, n: int) -> dict[str, Any]:
+    prediction = found.prediction
+    shares = zip(classifier.classes, prediction.probabilities_NK[n], strict=True)
+    return {
+        "frame_index": int(found.frame_index_N[n]),
+        "pts_seconds": float(found.pts_seconds_N[n]),
+        "class": classifier.classes[prediction.predicted_N[n]],
+        "probabilities": {name: float(share) for name, share in shares},
+        "score": float(prediction.score_N[n]),
+        "reject": bool(prediction.reject_N[n]),
+        "keep": bool(found.keep_N[n]),
+    }
+
+
+def _whole(classifier: Classifier, found: VideoPrediction) -> dict[str, Any]:
+    """Mean probabilities over the frames fit to be judged, as evaluation pools them."""
+    use_N = found.keep_N
+    if not use_N.any():
+        return {"class": None, "probabilities": None, "frames_judged": 0}
+    mean_K = found.prediction.probabilities_NK[use_N].mean(0)
+    return {
+        "class": classifier.classes[int(mean_K.argmax())],
+        "probabilities": {name: float(share) for name, share in zip(classifier.classes, mean_K, strict=True)},
+        "frames_judged": int(use_N.sum()),
+    }
+
+
+def _tiles(classifier: Classifier, found: VideoPrediction) -> list[Tile]:
+    """Evenly spread over the frames fit to be judged, or over all where none is."""
+    candidates = np.flatnonzero(found.keep_N) if found.keep_N.any() else np.arange(len(found.keep_N))
+    chosen = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(SHEET_TILES, len(candidates))).round().astype(int))]
+    return [_tile(classifier, found, int(n)) for n in chosen]
+
+
+def _tile(classifier: Classifier, found: VideoPrediction, n: int) -> Tile:
+    frame = _frame(classifier, found, n)
+    state = " (rejected)" if frame["reject"] else ""
+    return Tile(
+        image_SS=found.images_NSS[n],
+        saliency_SS=found.prediction.saliency_NSS[n],
+        fov_SS=found.fov_NSS[n],
+        caption=f"{frame['pts_seconds']:.1f} s  {frame['class']} {frame['probabilities'][frame['class']]:.2f}{state}",
+    )

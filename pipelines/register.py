@@ -1,0 +1,274 @@
+"""Register: a built model becomes a version with its lineage, is judged, and gets its alias.
+
+Reads   models/, reports/, the tables, dvc.lock
+Writes  MLflow (run, model, version, tags, alias), ledger.jsonl, reports/gate.json, reports/report.html
+Params  register, promote
+
+A list of find-or-create steps: killed anywhere, the next call goes on at the first missing one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines import cluster, frames, gate, keys, ledger, lineage, manifest, package, registry, versioning
+from pipelines import params as parameters
+from pipelines.files import canonical_json, read_json, sha256_file, write_json, write_text
+from pipelines.inference import load_classifier
+from pipelines.params import Params
+from pipelines.registry import Registry, Submission, Version
+from pipelines.report import page
+from pipelines.report.sheet import Tile
+from pipelines.workspace import Workspace, template_file
+
+SHAPING = ("split", "extract", "train", "evaluate")
+"""Sections of params.yaml that shape a model."""
+
+
+def start_run(workspace: Workspace, key: str, reason: str) -> str:
+    """The MLflow run of this key, found or made before training so that losses can be watched live."""
+    store = registry.connect(workspace)
+    run_id = store.find_or_create_run(key, f"retrain {_data_version(workspace)}")
+    store.set_run_tags(run_id, {"reason": reason})
+    return run_id
+
+
+def log_epoch(workspace: Workspace, run_id: str, metrics: Mapping[str, float]) -> None:
+    """One epoch's figures, live. The whole history is replayed at registration, so none can be lost."""
+    registry.connect(workspace).log_history(run_id, [metrics])
+
+
+def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping[str, float]) -> dict[str, Any]:
+    """Everything from built files to an alias. Returns status, version, aliases, metrics, gate."""
+    store = registry.connect(workspace)
+    version = _find_or_register(workspace, params, store, commit)
+    decision = _judge(workspace, params, store, version)
+    _set_aliases(workspace, params, store, version, decision)
+    version = store.version(version.version) or version
+    _publish(workspace, store, version, decision, durations)
+    store.complete(version.version)
+    versioning.commit(workspace, ("ledger.jsonl",), f"Register version {version.version}")
+    versioning.push_commits(workspace)
+    evaluation = read_json(workspace.stage_report("evaluate"))
+    return {
+        "status": "refused" if decision["verdict"] == "refused" else "registered",
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "metrics": evaluation["metrics"],
+        "intervals": evaluation["intervals"],
+        "champion": decision["champion"],
+        "gate": {name: decision[name] for name in ("verdict", "clauses")},
+    }
+
+
+# --- the version -----------------------------------------------------------------------------------
+
+
+def _find_or_register(workspace: Workspace, params: Params, store: Registry, commit: str) -> Version:
+    """Equal weights are a new evaluation of the version that has them, and no new version."""
+    key = keys.retrain_key(workspace)
+    same = store.find_version_by_weights(sha256_file(workspace.weights))
+    if same is not None and same.complete and same.tags[registry.KEY] != key:
+        return _evaluated_again(workspace, store, same, key)
+    with tempfile.TemporaryDirectory(dir=workspace.state) as folder:
+        sealed = _package(workspace, params, store, commit, Path(folder) / "package")
+        submission = Submission(
+            key=key,
+            train_key=keys.train_key(workspace, workers=cluster.worker_count(params.train.logical_shards)),
+            data_version=_data_version(workspace),
+            package=sealed,
+            params={name: parameters.section(workspace.params, name) for name in SHAPING},
+            history=read_json(workspace.stage_report("train"))["history"],
+            artifacts=[workspace.stage_report(name) for name in ("extract", "train", "evaluate")],
+        )
+        version = store.register(submission)
+    _note_registered(workspace, version)
+    return version
+
+
+def _evaluated_again(workspace: Workspace, store: Registry, version: Version, key: str) -> Version:
+    """New test patients alone: the version stays, its newest evaluation and key are noted on it."""
+    metrics = read_json(workspace.stage_report("evaluate"))["metrics"]
+    data_version = _data_version(workspace)
+    run_id = store.find_or_create_run(key, f"evaluate {data_version}")
+    store.log_metrics(run_id, metrics)
+    store.set_version_tag(version.version, "metrics", _compact(metrics))
+    store.set_version_tag(version.version, "data_version", data_version)
+    _note_once(
+        workspace, "evaluated", f"version {version.version}", {"retrain_key": key, "data_version": data_version, "metrics": metrics}
+    )
+    store.set_version_tag(version.version, registry.KEY, key)
+    store.finish_run(run_id)
+    return store.version(version.version) or version
+
+
+def _package(workspace: Workspace, params: Params, store: Registry, commit: str, out: Path) -> Path:
+    """The model package with its lineage record inside."""
+    train, test = frames.read_table(workspace.train_table), frames.read_table(workspace.test_table)
+    videos = {split: sorted(group.video_id) for split, group in train.groupby("split")}
+    package.build_package(
+        workspace, out, requirements=package.serving_requirements(template_file("requirements.lock")), videos=videos
+    )
+    versions = [version for version in store.versions() if version.complete]
+    record = lineage.build(
+        git_commit=commit,
+        dvc_lock=versioning.lock_file(workspace),
+        manifest_sha256=sha256_file(workspace.manifest),
+        splits_sha256=sha256_file(workspace.splits),
+        video_ids=videos | {"test": sorted(test.video_id)},
+        params={name: parameters.section(workspace.params, name) for name in SHAPING},
+        environment=lineage.environment(threads=params.train.threads_per_shard, gpu=cluster.gpu_name()),
+        seeds={"train": params.train.seed, "evaluate": params.evaluate.seed},
+        logical_shards=params.train.logical_shards,
+        restarts=0,
+        weights_sha256=sha256_file(workspace.weights),
+        package_sha256=lineage.tree_digest(out),
+        metrics=read_json(workspace.stage_report("evaluate"))["metrics"],
+        previous_sha256=versions[-1].tags["lineage_sha256"] if versions else None,
+    )
+    lineage.write(out, record)
+    return out
+
+
+def _note_registered(workspace: Workspace, version: Version) -> None:
+    data = {
+        "version": version.version,
+        "lineage_sha256": version.tags["lineage_sha256"],
+        "commit": version.tags["git_commit"],
+    }
+    _note_once(workspace, "registered", f"version {version.version}", data)
+
+
+# --- the decision ----------------------------------------------------------------------------------
+
+
+def _judge(workspace: Workspace, params: Params, store: Registry, version: Version) -> dict[str, Any]:
+    """Beside the champion on the same unseen patients; written to reports/gate.json and noted."""
+    decision = _decide(workspace, params, store, version)
+    write_json(workspace.gate_report, decision)
+    data = {"verdict": decision["verdict"], "policy_sha256": decision["policy_sha256"], "retrain_key": version.tags[registry.KEY]}
+    _note_once(workspace, "gated", f"version {version.version}", data)
+    store.set_version_tag(version.version, "gate", decision["verdict"])
+    return decision
+
+
+def _decide(workspace: Workspace, params: Params, store: Registry, version: Version) -> dict[str, Any]:
+    """Both models through their own packages on the current test videos."""
+    test = frames.read_table(workspace.test_table)
+    files = workspace.video_files()
+    videos = {video_id: files[video_id] for video_id in test.video_id}
+    champion = store.alias_version("champion")
+    rival = champion if champion and champion.version != version.version else None
+    contestants = {
+        one.version: gate.contestant(f"version {one.version}", store.download(one), videos, workspace.state / "scores")
+        for one in (version, rival)
+        if one is not None
+    }
+    result = gate.decide(
+        params.promote,
+        challenger=contestants[version.version],
+        champion=contestants[rival.version] if rival else None,
+        test=test,
+        bootstrap=params.evaluate,
+    )
+    sides = {number: {"version": number, "metrics": gate.figures(one, test)} for number, one in contestants.items()}
+    return result.as_json() | {
+        "challenger": sides[version.version],
+        "champion": sides[rival.version] if rival else None,
+    }
+
+
+def _set_aliases(workspace: Workspace, params: Params, store: Registry, version: Version, decision: Mapping[str, Any]) -> None:
+    """``challenger`` unless refused; ``champion`` for the first to pass, and for all that pass under ``auto``."""
+    if decision["verdict"] == "refused" or "champion" in version.aliases:
+        return
+    first = store.alias_version("champion") is None
+    if decision["verdict"] == "passed" and (first or params.promote.approval == "auto"):
+        _move_alias(workspace, store, "champion", version)
+        if "challenger" in version.aliases:
+            store.delete_alias("challenger")
+    else:
+        _move_alias(workspace, store, "challenger", version)
+
+
+def _move_alias(workspace: Workspace, store: Registry, alias: str, version: Version) -> None:
+    """Intent, effect, done: a move that was killed half way shows as an open intent."""
+    if alias in version.aliases:
+        return
+    current = store.alias_version(alias)
+    move = {"alias": alias, "from": current.version if current else None, "to": version.version}
+    ledger.append(workspace, actor="retrain", event="alias_intended", subject=f"version {version.version}", data=move)
+    store.set_alias(alias, version.version)
+    done = "promoted" if alias == "champion" else "alias_set"
+    ledger.append(workspace, actor="retrain", event=done, subject=f"version {version.version}", data=move)
+
+
+# --- the page --------------------------------------------------------------------------------------
+
+
+def _publish(
+    workspace: Workspace, store: Registry, version: Version, decision: Mapping[str, Any], durations: Mapping[str, float]
+) -> None:
+    """The report page, kept beside the model in MLflow."""
+    record = lineage.read(store.download(version))
+    registration = {
+        "name": store.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "status": decision["verdict"],
+    }
+    facts = page.gather(
+        workspace,
+        registration=registration,
+        gate=decision,
+        lineage=record,
+        durations=durations,
+        tiles=_tiles(workspace, page.frames_to_show(workspace)),
+        commit=version.tags["git_commit"],
+    )
+    write_text(workspace.report_page, page.build_page(facts))
+    store.log_artifacts(version.run_id, [workspace.report_page, workspace.gate_report, workspace.predictions])
+
+
+def _tiles(workspace: Workspace, picks: Sequence[page.Pick]) -> list[Tile]:
+    """Frames of the test patients with the saliency the model gives them."""
+    classifier = load_classifier(workspace.weights.parent)
+    rows = {row.video_id: row for row in frames.read_table(workspace.test_table).itertuples()}
+    tiles = []
+    for pick in picks:
+        row = rows[pick.video_id]
+        shard = frames.read_shard(workspace.frames / row.shard, row.shard_sha256)
+        n = int(np.flatnonzero(shard.frame_index_N == pick.frame_index)[0])
+        prediction = classifier.predict(shard.images_NSS[n : n + 1], shard.fov_NSS[n : n + 1])
+        truth = frames.read_masks(workspace.mask_frames / row.mask_shard, row.mask_shard_sha256) if row.mask_shard else None
+        tiles.append(
+            Tile(
+                image_SS=shard.images_NSS[n],
+                saliency_SS=prediction.saliency_NSS[0],
+                fov_SS=shard.fov_NSS[n],
+                caption=pick.caption,
+                correct=pick.correct,
+                mask_SS=None if truth is None else truth[n],
+            )
+        )
+    return tiles
+
+
+def _note_once(workspace: Workspace, event: str, subject: str, data: dict[str, Any]) -> None:
+    """A ledger event, unless the very same is there: a resumed registration repeats nothing."""
+    known = ((entry.event, entry.subject, entry.data) for entry in ledger.read(workspace.ledger))
+    if (event, subject, data) not in known:
+        ledger.append(workspace, actor="retrain", event=event, subject=subject, data=data)
+
+
+def _data_version(workspace: Workspace) -> str:
+    return manifest.data_version(workspace.manifest, workspace.splits)
+
+
+def _compact(metrics: Mapping[str, Any]) -> str:
+    return canonical_json(dict(metrics)).decode()

@@ -1,0 +1,580 @@
+"""The registry: what was trained, from what, and which version is challenger or champion.
+
+The only module that speaks to MLflow. Everything goes through a client with an explicit address; the
+fluent active run is thread-local and never used. Registering is a list of find-or-create steps, so a
+registration that was killed is finished by doing it again. Only pseudonyms, hashes and counts go in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines import lineage, settings
+from pipelines import params as parameters
+from pipelines.errors import OutsideSystemError, StageError
+from pipelines.files import TEMPORARY_PREFIX, atomic_path, canonical_json
+from pipelines.ledger import exclusive
+from pipelines.workspace import Workspace
+
+KEY = "retrain.key"
+COMPLETE = "registration"
+PROMOTER = "promoting_workspace"
+EPOCH = "epoch"
+METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits of one log_batch
+DATASET_DIGEST_CHARACTERS = 36  # width of MLflow's column; the full hash stands in the lineage
+TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"}
+
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow stores absolute paths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One registered model version."""
+
+    version: str
+    run_id: str
+    model_id: str
+    tags: dict[str, str]
+    aliases: tuple[str, ...]
+    created_at_ms: int
+
+    @property
+    def complete(self) -> bool:
+        """Every step of its registration was done."""
+        return self.tags.get(COMPLETE) == "complete"
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        return dict(json.loads(self.tags.get("metrics", "{}")))
+
+    def as_json(self) -> dict[str, Any]:
+        derived = {"aliases": list(self.aliases), "metrics": self.metrics, "complete": self.complete}
+        return asdict(self) | derived
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What is registered: a sealed package and what explains it."""
+
+    key: str
+    train_key: str
+    data_version: str
+    package: Path
+    params: Mapping[str, Any] = field(default_factory=dict)  # sections of params.yaml
+    history: Sequence[Mapping[str, float | None]] = ()  # one row an epoch
+    artifacts: Sequence[Path] = ()  # reports, kept with the run
+
+
+def complete_version(workspace: Workspace, key: str) -> dict[str, Any] | None:
+    """The finished version of this key, if there is one; makes no database to find that out."""
+    if is_embedded(workspace) and not workspace.tracking_database.exists():
+        return None
+    found = connect(workspace).find_version(key)
+    return found.as_json() if found and found.complete else None
+
+
+def connect(workspace: Workspace, name: str | None = None) -> Registry:
+    """The workspace's registry, ready to use. ``name`` is ``register.name`` of params.yaml unless given."""
+    settings.apply()  # MLflow reads its telemetry switches when it is imported
+    if is_embedded(workspace):
+        ensure_database(workspace)
+        rebase(workspace)
+    from mlflow import MlflowClient
+
+    chosen = name or parameters.load(workspace.params).register_.name
+    uri = tracking_uri(workspace)
+    return Registry(workspace=workspace, name=chosen, uri=uri, client=_Client(MlflowClient(uri)))
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """``MLFLOW_TRACKING_URI``, by default the workspace's own SQLite database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _embedded_uri(workspace)
+
+
+def is_embedded(workspace: Workspace) -> bool:
+    return tracking_uri(workspace) == _embedded_uri(workspace)
+
+
+def ensure_database(workspace: Workspace) -> None:
+    """Create or migrate the embedded database, once: processes that meet a missing one crash each other."""
+    with exclusive(workspace, "tracking"):
+        if workspace.tracking_database.exists():
+            _migrate(workspace)
+        else:
+            with atomic_path(workspace.tracking_database) as draft:
+                _open_store(f"sqlite:///{draft}", workspace.tracking_artifacts)
+
+
+def rebase(workspace: Workspace) -> bool:
+    """Let the embedded database point into this workspace; True when it had been moved or copied.
+
+    The artifact location of MLflow's default experiment says where the workspace was before.
+    """
+    new = str(workspace.tracking_artifacts)
+    with exclusive(workspace, "tracking"), contextlib.closing(_database(workspace)) as database:
+        old = _recorded_artifacts(database)
+        if old is None or old == new:
+            return False
+        with database:
+            for table, column in LOCATIONS:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 (names from LOCATIONS)
+                    f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                )
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """One model's runs and versions in one tracking store."""
+
+    workspace: Workspace
+    name: str
+    uri: str
+    client: Any
+
+    # runs
+
+    def experiment_id(self) -> str:
+        """Of the experiment that carries the model's name; made on first use."""
+        found = self.client.get_experiment_by_name(self.name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = str(self.workspace.tracking_artifacts) if is_embedded(self.workspace) else None
+        try:
+            return str(self.client.create_experiment(self.name, artifact_location=location))
+        except OutsideSystemError:
+            made_meanwhile = self.client.get_experiment_by_name(self.name)
+            if made_meanwhile is None:
+                raise
+            return str(made_meanwhile.experiment_id)
+
+    def find_run(self, key: str) -> str | None:
+        found = self.client.search_runs([self.experiment_id()], filter_string=f"tags.`{KEY}` = '{key}'")
+        return str(found[0].info.run_id) if found else None
+
+    def find_or_create_run(self, key: str, name: str) -> str:
+        """The run of this key; another retrain of the same inputs goes on in it."""
+        with exclusive(self.workspace, "registry"):
+            found = self.find_run(key)
+            if found is not None:
+                return found
+            run = self.client.create_run(self.experiment_id(), tags={KEY: key}, run_name=name)
+            return str(run.info.run_id)
+
+    def finish_run(self, run_id: str, status: str = "FINISHED") -> None:
+        """``status``: FINISHED, FAILED or KILLED. A run that has ended keeps its end."""
+        if self.client.get_run(run_id).info.status == "RUNNING":
+            self.client.set_terminated(run_id, status)
+
+    def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Nested sections become ``section.key``. MLflow keeps the first value; a run has one set anyway."""
+        from mlflow.entities import Param
+
+        known = self.client.get_run(run_id).data.params
+        new = [Param(name, str(value)) for name, value in _flat(params) if name not in known]
+        for batch in _batches(new, PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=batch)
+
+    def log_history(self, run_id: str, history: Sequence[Mapping[str, float | None]]) -> int:
+        """Log what is missing of a table with one row an epoch; returns how many points that was."""
+        from mlflow.entities import Metric
+
+        rows = [(int(row[EPOCH] or 0), row) for row in history]
+        known = self._known_steps(run_id, {name for _, row in rows for name in row})
+        now = int(time.time() * 1000)
+        points = [
+            Metric(name, float(value), now, step)
+            for step, row in rows
+            for name, value in row.items()
+            if name != EPOCH and value is not None and step not in known[name]
+        ]
+        for batch in _batches(points, METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=batch)
+        return len(points)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float | None]) -> None:
+        """Final figures of a run; what has no value is not logged."""
+        self.log_history(run_id, [{EPOCH: 0, **metrics}])
+
+    def log_artifacts(self, run_id: str, files: Iterable[Path]) -> None:
+        """Files by name; logged again they replace themselves."""
+        for file in files:
+            self.client.log_artifact(run_id, str(file))
+
+    def log_dataset(
+        self, run_id: str, *, name: str, sha256: str, context: str, source: Mapping[str, Any]
+    ) -> None:
+        """A data set under our own digest: MLflow's covers a sample of rows cut to 32 bits."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        short = sha256[:DATASET_DIGEST_CHARACTERS]
+        inputs = self.client.get_run(run_id).inputs.dataset_inputs
+        if any((known.dataset.name, known.dataset.digest) == (name, short) for known in inputs):
+            return
+        dataset = Dataset(name, short, "dvc", canonical_json(dict(source)).decode())
+        tags = [InputTag("mlflow.data.context", context), InputTag("sha256", sha256)]
+        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+
+    # versions
+
+    def versions(self) -> list[Version]:
+        """Oldest first; none before the first registration."""
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                break
+        aliases = self._aliases()
+        return sorted((_version(one, aliases) for one in found), key=lambda version: int(version.version))
+
+    def version(self, number: str) -> Version | None:
+        return next((version for version in self.versions() if version.version == number), None)
+
+    def find_version(self, key: str) -> Version | None:
+        """The version of these inputs. A key has at most one."""
+        return next((version for version in self.versions() if version.tags.get(KEY) == key), None)
+
+    def find_version_by_weights(self, sha256: str) -> Version | None:
+        """The newest version with these weights: equal weights are a new evaluation, not a new version."""
+        same = [version for version in self.versions() if version.tags.get("weights_sha256") == sha256]
+        return same[-1] if same else None
+
+    def register(self, submission: Submission) -> Version:
+        """Find or create the run, its model and the version. Killed at any point, the next call goes on."""
+        record = lineage.verify_package(submission.package)
+        version = self.find_version(submission.key)
+        if version is None:
+            run_id = self._register_run(submission, record)
+            model_id = self._register_model(submission, record, run_id)
+            version = self._register_version(submission, record, run_id, model_id)
+        refuse_other_weights(version, record)
+        self.finish_run(version.run_id)
+        return version
+
+    def complete(self, version: str) -> None:
+        """The last step: everything about this version is done."""
+        self.client.set_model_version_tag(self.name, version, COMPLETE, "complete")
+
+    def set_version_tag(self, version: str, name: str, value: str) -> None:
+        self.client.set_model_version_tag(self.name, version, name, value)
+
+    def download(self, version: Version) -> Path:
+        """The version's package in a folder of this workspace, checked against its lineage."""
+        folder = self.workspace.state / "packages" / version.tags["lineage_sha256"][:16]
+        if not folder.exists():
+            self._fetch(version, folder)
+        _require_record(lineage.verify_package(folder), version)
+        return folder
+
+    # aliases
+
+    def alias_version(self, alias: str) -> Version | None:
+        number = self._aliases().get(alias)
+        return None if number is None else self.version(number)
+
+    def set_alias(self, alias: str, version: str) -> None:
+        self._require_promoter()
+        self.client.set_registered_model_alias(self.name, alias, version)
+
+    def delete_alias(self, alias: str) -> None:
+        """Nothing happens where it is not set."""
+        self._require_promoter()
+        if alias in self._aliases():
+            self.client.delete_registered_model_alias(self.name, alias)
+
+    # steps
+
+    def _register_run(self, submission: Submission, record: Mapping[str, Any]) -> str:
+        run_id = self.find_or_create_run(submission.key, f"retrain {submission.data_version}")
+        commit = {"mlflow.source.git.commit": record["git_commit"]}
+        self.set_run_tags(run_id, _tags(submission, record) | commit)
+        self.log_params(run_id, submission.params)
+        self.log_history(run_id, submission.history)
+        self.log_metrics(run_id, record["metrics"])
+        for split, entry in record["data"]["splits"].items():
+            source = {"commit": record["git_commit"], "split": split, "videos": entry["videos"]}
+            self.log_dataset(run_id, name=split, sha256=entry["sha256"], context=split, source=source)
+        self.log_artifacts(run_id, [submission.package / lineage.FILE, *submission.artifacts])
+        return run_id
+
+    def _register_model(self, submission: Submission, record: Mapping[str, Any], run_id: str) -> str:
+        """The logged model: the package's bytes in the artifact store; ready once all of them are there."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        model = self._find_model(submission.key, lineage.sha256(record)) or self.client.create_logged_model(
+            self.experiment_id(), self.name, source_run_id=run_id, tags=_tags(submission, record)
+        )
+        if model.status != LoggedModelStatus.READY:
+            self.client.log_model_artifacts(model.model_id, str(submission.package))
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        outputs = self.client.get_run(run_id).outputs
+        if not any(known.model_id == model.model_id for known in (outputs.model_outputs if outputs else [])):
+            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        return str(model.model_id)
+
+    def _register_version(
+        self, submission: Submission, record: Mapping[str, Any], run_id: str, model_id: str
+    ) -> Version:
+        with exclusive(self.workspace, "registry"):
+            existing = self.find_version(submission.key)
+            if existing is not None:
+                return existing
+            self._ensure_model()
+            with _process_address(self.uri):
+                made = self.client.create_model_version(
+                    self.name,
+                    f"models:/{model_id}",
+                    run_id=run_id,
+                    model_id=model_id,
+                    tags=_tags(submission, record),
+                )
+        return _version(made, {})
+
+    def _find_model(self, key: str, lineage_sha256: str) -> Any:
+        """By key and record: a model of an earlier commit's attempt must not pass for this one."""
+        wanted = f"tags.`{KEY}` = '{key}' AND tags.lineage_sha256 = '{lineage_sha256}'"
+        found = self.client.search_logged_models([self.experiment_id()], filter_string=wanted)
+        return found[0] if found else None
+
+    def _ensure_model(self) -> None:
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            self.client.create_registered_model(self.name, tags={PROMOTER: self._workspace_id()})
+
+    def _known_steps(self, run_id: str, names: set[str]) -> dict[str, set[int]]:
+        present = self.client.get_run(run_id).data.metrics
+        logged = {name: self.client.get_metric_history(run_id, name) for name in names if name in present}
+        return {name: {point.step for point in logged.get(name, [])} for name in names}
+
+    def _aliases(self) -> dict[str, str]:
+        """alias -> version. Found versions do not always carry theirs."""
+        models = self.client.search_registered_models(f"name = '{self.name}'")
+        if not models:
+            return {}
+        return {
+            alias: str(number)
+            for alias, number in self.client.get_registered_model(self.name).aliases.items()
+        }
+
+    def _require_promoter(self) -> None:
+        """Aliases have no compare-and-set and no history: one workspace moves them, its ledger says when."""
+        promoter = self.client.get_registered_model(self.name).tags.get(PROMOTER)
+        if promoter != self._workspace_id():
+            raise StageError(
+                "not_promoting",
+                f"Aliases of {self.name} are moved by another workspace ({str(promoter)[:8]}).",
+                f"Work there, or set register.name to another name, or hand over with the tag {PROMOTER}.",
+            )
+
+    def _workspace_id(self) -> str:
+        return str(self.workspace.settings()["workspace_id"])
+
+    def _fetch(self, version: Version, folder: Path) -> None:
+        from mlflow.artifacts import download_artifacts
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        source = f"models:/{version.model_id}"
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as name:
+            draft = Path(name) / "package"
+            draft.mkdir()
+            with _process_address(self.uri), _translated("download_artifacts"):
+                download_artifacts(artifact_uri=source, dst_path=str(draft), tracking_uri=self.uri)
+            draft.rename(folder)
+
+
+def refuse_other_weights(existing: Version, record: Mapping[str, Any]) -> None:
+    """Same inputs must give the same weights; where they do not, the platforms differ, and neither wins."""
+    if existing.tags["weights_sha256"] == record["weights_sha256"]:
+        return
+    before, now = existing.tags.get("platform", "an unknown platform"), lineage.platform_name(record)
+    raise StageError(
+        "other_weights",
+        f"Version {existing.version} has the same inputs and other weights. It was trained on {before};"
+        f" this one on {now}.",
+        "Retrain on the first platform, or change train.seed to register a model of this one.",
+    )
+
+
+class _Client:
+    """MLflow's client with this project's errors."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            with _translated(name):
+                return method(*arguments, **named)
+
+        return call
+
+
+@contextlib.contextmanager
+def _translated(action: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise OutsideSystemError(
+            "mlflow",
+            f"MLflow refused {action}: {error.message}",
+            "Look at the tracking server or at mlflow.db, and run the same command again.",
+            transient=error.error_code in TRANSIENT,
+        ) from error
+
+
+@contextlib.contextmanager
+def _process_address(uri: str) -> Iterator[None]:
+    """The store resolves ``models:/`` through the process's address, whatever client asked: lend it ours.
+
+    Without it MLflow makes a stray mlflow.db in the working directory and finds nothing there.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _tags(submission: Submission, record: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        KEY: submission.key,
+        "train.key": submission.train_key,
+        "data_version": submission.data_version,
+        "git_commit": record["git_commit"],
+        "weights_sha256": record["weights_sha256"],
+        "package_sha256": record["package_sha256"],
+        "lineage_sha256": lineage.sha256(record),
+        "platform": lineage.platform_name(record),
+        "metrics": canonical_json(dict(record["metrics"])).decode(),
+    }
+
+
+def _version(found: Any, aliases: Mapping[str, str]) -> Version:
+    number = str(found.version)
+    return Version(
+        version=number,
+        run_id=str(found.run_id),
+        model_id=str(found.source).removeprefix("models:/"),
+        tags=dict(found.tags),
+        aliases=tuple(sorted(alias for alias, of in aliases.items() if of == number)),
+        created_at_ms=int(found.creation_timestamp),
+    )
+
+
+def _require_record(record: Mapping[str, Any], version: Version) -> None:
+    if lineage.sha256(record) != version.tags["lineage_sha256"]:
+        raise StageError(
+            "package_exchanged",
+            f"The package of version {version.version} carries another lineage than the registry names.",
+            "Restore the artifact store from a backup; do not use this version.",
+        )
+
+
+def _embedded_uri(workspace: Workspace) -> str:
+    return f"sqlite:///{workspace.tracking_database}"
+
+
+def _open_store(uri: str, artifacts: Path) -> None:
+    """Opening a store makes its tables and its default experiment."""
+    settings.apply()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for chatty in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    SqlAlchemyStore(uri, str(artifacts))._dispose_engine()
+
+
+def _migrate(workspace: Workspace) -> None:
+    """Bring an older schema up to date, with a copy beside it: migrations are not transactional.
+
+    Asked before MLflow opens the file, because it migrates some old databases without a word.
+    """
+    if _schema_revision(workspace) == _wanted_revision():
+        return
+    backup = workspace.tracking_database.with_name(f"mlflow.db.{time.strftime('%Y%m%dT%H%M%S')}")
+    shutil.copy2(workspace.tracking_database, backup)
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", _embedded_uri(workspace)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OutsideSystemError(
+            "mlflow_migration",
+            f"MLflow could not migrate mlflow.db: {done.stderr[-300:]}",
+            f"The database before the attempt is {backup.name}; a newer lclsc may have written it.",
+        )
+
+
+def _schema_revision(workspace: Workspace) -> str | None:
+    with contextlib.closing(_database(workspace)) as database:
+        try:
+            row = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError:
+            return None
+    return str(row[0]) if row else None
+
+
+def _wanted_revision() -> str:
+    from alembic.script import ScriptDirectory
+    from mlflow.store import db_migrations
+
+    return str(ScriptDirectory(str(Path(db_migrations.__file__).parent)).get_current_head())
+
+
+def _database(workspace: Workspace) -> sqlite3.Connection:
+    return sqlite3.connect(workspace.tracking_database, timeout=20)
+
+
+def _recorded_artifacts(database: sqlite3.Connection) -> str | None:
+    """``<root>/mlartifacts`` as it was when the database was last opened here."""
+    row = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+    suffix = f"/{Workspace(Path('/')).tracking_artifacts.name}/0"
+    return row[0][: -len("/0")] if row and row[0].endswith(suffix) else None
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

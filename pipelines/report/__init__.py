@@ -1,0 +1,1 @@
+"""The page a reviewer opens after each retrain, its figures, and the sheet of saliency maps."""

@@ -1,0 +1,87 @@
+"""The model: pooled where tissue is, complete maps, indifferent to what it should ignore."""
+
+import pytest
+import torch
+
+from lclsc import LCLSC, build_encoder
+from lclsc.model import cells_inside, standardise
+
+
+@pytest.fixture(scope="module")
+def model() -> LCLSC:
+    torch.manual_seed(0)
+    model = LCLSC(build_encoder("compact"), classes=3, embedding_dim=16).eval()
+    model.global_embeddings.update_(torch.randn(8, 16), torch.arange(8) % 2)  # class 2 stays unseen
+    return model
+
+
+def images(batch: int = 4, side: int = 48):
+    axis = torch.linspace(-1, 1, side)
+    fov = (axis[:, None] ** 2 + axis[None] ** 2 < 0.8).expand(batch, 1, side, side)
+    return torch.rand(batch, 1, side, side, generator=torch.Generator().manual_seed(0)), fov
+
+
+@torch.no_grad()
+def test_the_class_map_is_complete_through_the_whole_model(model):
+    scores = model(*images())
+    inside = scores.fov_Bhw.unsqueeze(1)
+    mean = (scores.class_map_BKhw * inside).sum((2, 3)) / inside.sum((2, 3))
+    torch.testing.assert_close(mean[:, :2], scores.similarity_BK[:, :2], rtol=0, atol=1e-5)
+    assert (scores.similarity_BK[:, 2] == -torch.inf).all()
+
+
+@torch.no_grad()
+def test_embeddings_are_unit_and_of_the_documented_shapes(model):
+    embedded = model.embed(*images())
+    assert embedded.dense_BDhw.shape == (4, 16, 6, 6)
+    assert embedded.fov_Bhw.shape == (4, 6, 6)
+    assert embedded.fov_Bhw.dtype == torch.bool
+    torch.testing.assert_close(embedded.z_BD.norm(dim=1), torch.ones(4))
+    assert "float32[4, 16, 6, 6]" in repr(embedded)
+
+
+@torch.no_grad()
+def test_what_lies_outside_the_field_of_view_and_the_gain_do_not_matter(model):
+    image, fov = images()
+    one = model.embed(image, fov).z_BD
+    torch.testing.assert_close(model.embed(torch.where(fov, image, 0.7), fov).z_BD, one)
+    torch.testing.assert_close(model.embed(0.5 * image + 0.1, fov).z_BD, one, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_sample_does_not_depend_on_its_batch(model):
+    image, fov = images()
+    torch.testing.assert_close(model.embed(image[:1], fov[:1]).z_BD, model.embed(image, fov).z_BD[:1])
+
+
+def test_a_cell_belongs_when_half_of_it_is_inside():
+    fov = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    fov[..., :6] = True  # second column of 4-pixel cells: half
+    assert cells_inside(fov, torch.Size((2, 2))).tolist() == [[[True, True], [True, True]]]
+    fov[..., 5] = False
+    assert cells_inside(fov, torch.Size((2, 2))).tolist() == [[[True, False], [True, False]]]
+
+
+def test_the_map_mask_is_never_empty():
+    fov = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    fov[0, 0, 5, 6] = True
+    cells = cells_inside(fov, torch.Size((2, 2)))
+    assert cells[0].tolist() == [[False, False], [False, True]]
+    assert int(cells[1].sum()) == 1
+
+
+def test_a_black_or_empty_image_is_no_nan():
+    black = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    for fov in (torch.ones(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)):
+        assert torch.equal(standardise(black, fov), torch.zeros(1, 1, 16, 16))
+
+
+def test_the_encoder_alone_runs_in_bfloat16():
+    torch.manual_seed(0)
+    model = LCLSC(build_encoder("compact"), classes=2, embedding_dim=16, encoder_bfloat16=True)
+    embedded = model.embed(*images())
+    assert {embedded.dense_BDhw.dtype, embedded.z_BD.dtype} == {torch.float32}
+    model.encoder_bfloat16 = False
+    exact = model.embed(*images())
+    assert (torch.cosine_similarity(embedded.z_BD, exact.z_BD) > 0.99).all()
+    assert not torch.equal(embedded.z_BD, exact.z_BD)

@@ -1,0 +1,38 @@
+"""The objective's settings and its ramp."""
+
+import pytest
+
+from lclsc import ObjectiveSettings, ramp
+
+
+def test_the_ramp_is_flat_then_linear_then_flat():
+    assert [ramp(step, 100) for step in (0, 4, 5)] == [0.0, 0.0, 0.0]
+    assert ramp(12, 96) == pytest.approx(0.5)  # 12.5 %: half way from 5 % to 20 %
+    assert [ramp(step, 100) for step in (20, 99, 1000)] == [1.0, 1.0, 1.0]
+
+
+def test_the_ramp_never_falls():
+    values = [ramp(step, 137) for step in range(137)]
+    assert values == sorted(values)
+
+
+def test_a_ramp_of_no_length_is_a_switch():
+    assert [ramp(step, 10, start=0.5, end=0.5) for step in (0, 4, 5, 9)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_the_weight_is_lambda_times_the_ramp():
+    assert ObjectiveSettings(lam=3.0).saliency_weight(50, 100) == 3.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": 0.0}, {"rho": 0.6}, {"delta": 1.5}, {"beta": -1.0}, {"lam": -1.0}, {"ramp_end": 0.01}],
+)
+def test_a_setting_out_of_range_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ObjectiveSettings(**wrong)
+
+
+def test_an_unknown_consistency_is_refused():
+    with pytest.raises(ValueError, match="consistency is 'l2'"):
+        ObjectiveSettings(consistency="l2")
