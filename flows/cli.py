@@ -133,7 +133,10 @@ def intake(
     source: Annotated[Path, typer.Argument(help="A folder with videos and their manifest.csv.")],
     workspace: WorkspaceOption = HERE,
     template: Annotated[
-        bool, typer.Option("--template", help="Only write SOURCE/manifest.csv to fill in, guessing from label/patient/*.mp4.")
+        bool,
+        typer.Option(
+            "--template", help="Only write SOURCE/manifest.csv to fill in, guessing from label/patient/*.mp4."
+        ),
     ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -177,8 +180,8 @@ def _print_intake(report: Any) -> None:
         rows = [(error.file, error.row, error.column, error.value, error.message) for error in report.errors]
         console.out.print(console.table("Not taken in", ("file", "row", "column", "value", "problem"), rows))
     if report.quarantined:
-        rows = [(item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
-        console.out.print(console.table("Quarantined", ("video", "reason", "remedy"), rows))
+        aside = [(item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
+        console.out.print(console.table("Quarantined", ("video", "reason", "remedy"), aside))
 
 
 @app.command()
@@ -214,6 +217,7 @@ def retrain(
         console.print_json(report)
     else:
         _print_retrain(report)
+        _print_pages(workspace)
     raise typer.Exit(1 if report["status"] == "refused" else 0)
 
 
@@ -236,14 +240,16 @@ def _print_dry_run(plan: Any, json: bool) -> None:
         console.out.print(f"Up to date: version {plan.version['version']} was built from exactly these inputs.")
     else:
         rows = [(stage, "; ".join(reasons)) for stage, reasons in plan.stale.items()]
-        console.out.print(console.table("Would run", ("stage", "because"), rows or [("register", "no version has this key")]))
+        console.out.print(
+            console.table("Would run", ("stage", "because"), rows or [("register", "no version has this key")])
+        )
 
 
 def _print_retrain(report: dict[str, Any]) -> None:
     if report["status"] == "up_to_date" and all(stage["state"] == "skipped" for stage in report["stages"].values()):
         console.out.print(
-            f"Up to date: version [bold]{report['version']}[/] was built from exactly these videos, parameters and code. "
-            "Nothing ran, nothing was registered."
+            f"Up to date: version [bold]{report['version']}[/] was built from exactly these videos, parameters "
+            "and code. Nothing ran, nothing was registered."
         )
     rows = [
         (name, stage["state"], stage["reason"], console.seconds(stage.get("seconds")))
@@ -254,8 +260,23 @@ def _print_retrain(report: dict[str, Any]) -> None:
     aliases = ", ".join(report["aliases"]) or "none"
     console.out.print(f"version [bold]{report['version']}[/]: {report['status']}, aliases: [bold]{aliases}[/]")
     for clause in report.get("gate", {}).get("clauses", []):
-        mark = {"passed": "[green]passed[/]", "refused": "[red]refused[/]"}.get(clause["verdict"], "[yellow]undecided[/]")
+        mark = {"passed": "[green]passed[/]", "refused": "[red]refused[/]"}.get(
+            clause["verdict"], "[yellow]undecided[/]"
+        )
         console.out.print(f"  {mark} {clause['name']}: {clause['note']}")
+
+
+def _print_pages(folder: Path) -> None:
+    """Where to look next; each line can be pasted."""
+    database, home = folder / "mlflow.db", folder / ".state" / "prefect"
+    console.out.print("\nLook at it:", style="bold")
+    lines = (
+        ("the report", f"xdg-open {folder / 'reports' / 'report.html'}"),
+        ("MLflow's page", f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///{database}"),
+        ("Prefect's page", f"PREFECT_HOME={home.absolute()} prefect server start --host 127.0.0.1"),
+    )
+    for what, command in lines:
+        console.out.print(f"  {what:<15} {command}", highlight=False, soft_wrap=True)
 
 
 FIGURES = ("macro_f1", "balanced_accuracy", "patient_macro_f1", "saliency_iou", "pointing", "ece", "coverage")
@@ -264,10 +285,15 @@ FIGURES = ("macro_f1", "balanced_accuracy", "patient_macro_f1", "saliency_iou", 
 def _print_figures(report: dict[str, Any]) -> None:
     """This version's figures, beside the champion's on the same unseen patients where there is one."""
     champion = report.get("champion")
-    columns = ["unseen patients", f"version {report['version']}"] + ([f"champion {champion['version']}"] if champion else [])
+    columns = ["unseen patients", f"version {report['version']}"] + (
+        [f"champion {champion['version']}"] if champion else []
+    )
     rows = []
     for name in FIGURES:
-        row = [name.replace("_", " "), console.figure(report["metrics"].get(name), report.get("intervals", {}).get(name))]
+        row = [
+            name.replace("_", " "),
+            console.figure(report["metrics"].get(name), report.get("intervals", {}).get(name)),
+        ]
         rows.append(row + ([console.figure(champion["metrics"].get(name))] if champion else []))
     console.out.print(console.table("Figures", columns, rows))
 
@@ -277,7 +303,8 @@ def status(
     workspace: WorkspaceOption = HERE,
     verify: Annotated[bool, typer.Option("--verify", help="Also ask DVC what is stale.")] = False,
     refresh_code: Annotated[
-        bool, typer.Option("--refresh-code", help="Rewrite code.json for the installed code, before a `dvc repro` by hand.")
+        bool,
+        typer.Option("--refresh-code", help="Rewrite code.json for the installed code, before a `dvc repro` by hand."),
     ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -306,9 +333,7 @@ def _print_status(report: dict[str, Any]) -> None:
     )
     rows = [(label, *counts.values()) for label, counts in report["labels"].items()]
     if rows:
-        console.out.print(
-            console.table("Patients by class", ("label", "videos", "train", "validation", "test"), rows)
-        )
+        console.out.print(console.table("Patients by class", ("label", "videos", "train", "validation", "test"), rows))
     last = report["last_result"]
     if last:
         f1 = console.figure(last["metrics"].get("macro_f1"))
@@ -359,7 +384,9 @@ def _print_prediction(result: dict[str, Any], sheet: Path | None) -> None:
         console.out.print("The video as a whole: no frame is fit to be judged.")
     else:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in whole["probabilities"].items())
-        console.out.print(f"The video as a whole: [bold]{whole['class']}[/] ({shares}), by model version {result['version']}")
+        console.out.print(
+            f"The video as a whole: [bold]{whole['class']}[/] ({shares}), by model version {result['version']}"
+        )
     if sheet:
         console.out.print(f"Saliency sheet: {sheet}")
 
@@ -382,7 +409,12 @@ def doctor(
         console.print_json({"schema": "doctor/1", "findings": [finding.as_json() for finding in findings]})
     else:
         rows = [
-            ("[green]ok[/]" if finding.ok else "[red]mend[/]", finding.name, finding.found, "" if finding.ok else finding.remedy)
+            (
+                "[green]ok[/]" if finding.ok else "[red]mend[/]",
+                finding.name,
+                finding.found,
+                "" if finding.ok else finding.remedy,
+            )
             for finding in findings
         ]
         console.out.print(console.table("Doctor", ("", "what", "found", "remedy"), rows))

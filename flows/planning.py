@@ -29,7 +29,9 @@ def record_inputs(workspace: Workspace) -> None:
     params.load(workspace.params)
     if not manifest.read_videos(workspace.manifest):
         raise WrongUseError(
-            "no_videos", "This workspace holds no videos yet.", "Take some in: `lclsc intake SRC --workspace W`."
+            "no_videos",
+            "This workspace holds no videos yet.",
+            "Take some in: `lclsc intake SRC --workspace W`.",
         )
     versioning.clear_stale_locks(workspace)
     versioning.fast_forward(workspace)
@@ -78,7 +80,7 @@ def up_to_date(plan: Plan) -> dict[str, Any]:
         "status": "up_to_date",
         "version": plan.version["version"],
         "aliases": plan.version["aliases"],
-        "stages": {name: idle for name in ("extract", "train", "evaluate")},
+        "stages": dict.fromkeys(("extract", "train", "evaluate"), idle),
         "metrics": plan.version["metrics"],
         "error": None,
     }

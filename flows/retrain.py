@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from flows import planning
-from pipelines import cluster, locks, params, progress, register, status, versioning
+from pipelines import cluster, locks, manifest, params, progress, register, status, versioning
 from pipelines.errors import LclscError
 from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace
@@ -72,9 +72,7 @@ def _run_stage(workspace: Workspace, stage: str, plan: planning.Plan, run_id: st
         return _stage_task(stage)(workspace, output, plan.stale.get(stage, []))
 
 
-def run_stage(
-    workspace: Workspace, stage: str, on_line: Callable[[str], None], reasons: list[str]
-) -> dict[str, Any]:
+def run_stage(workspace: Workspace, stage: str, on_line: Callable[[str], None], reasons: list[str]) -> dict[str, Any]:
     """One stage through DVC: what became of it, why, and how long it took. Raises the stage's typed error."""
     workspace.stage_error(stage).unlink(missing_ok=True)
     started = time.monotonic()
@@ -95,6 +93,8 @@ def run_stage(
 def _because(stage: str, reasons: list[str], counts: dict[str, Any]) -> str:
     if stage == "extract" and counts.get("new"):
         return f"{counts['new']} new videos" + (f", {counts['removed']} removed" if counts["removed"] else "")
+    if any(reason.endswith(" new") for reason in reasons):
+        return "first build"
     shown = [reason.replace(" modified", " changed").replace(" deleted", " missing") for reason in reasons]
     return "; ".join(shown) or "what comes before it changed"
 
@@ -134,7 +134,7 @@ class _Output:
 @task(name="store", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=RETRY_SECONDS)
 def store(workspace: Workspace) -> str:
     """Commit the lock file, push the objects, check that they are there, push the commit."""
-    version = planning.manifest.data_version(workspace.manifest, workspace.splits)
+    version = manifest.data_version(workspace.manifest, workspace.splits)
     versioning.commit(workspace, ("dvc.lock",), f"Build data version {version}")
     versioning.push_objects(workspace)
     versioning.push_commits(workspace)
@@ -165,7 +165,7 @@ def _show_artifacts(report: dict[str, Any]) -> None:
     figures = "\n".join(f"| {name} | {value:.3f} |" for name, value in report["metrics"].items() if value is not None)
     create_markdown_artifact(
         key="retrain-result",
-        markdown=f"# Version {report['version']}: {report['status']}\n\naliases: {', '.join(report['aliases']) or 'none'}"
-        f"\n\n| metric | value |\n|---|---|\n{figures}\n",
+        markdown=f"# Version {report['version']}: {report['status']}\n\n"
+        f"aliases: {', '.join(report['aliases']) or 'none'}\n\n| metric | value |\n|---|---|\n{figures}\n",
         description="The result of this retrain",
     )

@@ -32,9 +32,7 @@ def calibrate_temperature(similarity_NK: Tensor, labels_N: Tensor) -> float:
     return math.exp(golden_section(loss, low, high))
 
 
-def golden_section(
-    function: Callable[[float], float], low: float, high: float, *, width: float = 1e-5
-) -> float:
+def golden_section(function: Callable[[float], float], low: float, high: float, *, width: float = 1e-5) -> float:
     """Where a function with one minimum in [low, high] has it, to ``width``."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)

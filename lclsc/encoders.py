@@ -102,9 +102,7 @@ def _centred(plain: nn.Conv2d) -> CentredConv2d:
     """The same layer with the same weights, centred when used; padded by half its side."""
     side, stride = plain.kernel_size[0], plain.stride[0]
     bias = plain.bias is not None
-    centred = CentredConv2d(
-        plain.in_channels, plain.out_channels, side, stride=stride, padding=side // 2, bias=bias
-    )
+    centred = CentredConv2d(plain.in_channels, plain.out_channels, side, stride=stride, padding=side // 2, bias=bias)
     centred.load_state_dict(plain.state_dict())
     return centred
 

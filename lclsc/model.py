@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - tensor fields carry their shape
 """The model: encoder, dense head, pooled unit embedding, global embeddings. No classifier is learned.
 
 Letters: B images, S side in pixels, C channels, D embedding width, K classes, h w map cells.
@@ -80,9 +79,7 @@ class LCLSC(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = DenseHead(encoder.out_channels, embedding_dim)
-        self.global_embeddings = GlobalEmbeddings(
-            classes=classes, embedding_dim=embedding_dim, momentum=momentum
-        )
+        self.global_embeddings = GlobalEmbeddings(classes=classes, embedding_dim=embedding_dim, momentum=momentum)
         self.encoder_bfloat16 = encoder_bfloat16
 
     def embed(self, image_B1SS: Tensor, fov_B1SS: Tensor) -> Embedded:

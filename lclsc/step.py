@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - tensor fields carry their shape
 """One training step over logical shards: exact for any number of ranks.
 
 Letters: B samples of one shard, N embeddings of the whole batch (two per sample), D embedding width,
@@ -116,9 +115,7 @@ def train_step(
 def _check_shards(shards: Sequence[ShardBatch], world: World, logical_shards: int) -> None:
     expected = len(world.local_shards(logical_shards))
     if len(shards) != expected:
-        raise ValueError(
-            f"{len(shards)} shards given: {logical_shards} over {world.size} workers is {expected} each"
-        )
+        raise ValueError(f"{len(shards)} shards given: {logical_shards} over {world.size} workers is {expected} each")
     sizes = sorted({len(shard.labels_B) for shard in shards})
     if len(sizes) != 1:
         raise ValueError(f"shards of sizes {sizes}: all must be equal, so drop or fill the last batch")
@@ -181,9 +178,7 @@ def _with_saliency(
     )
 
 
-def _contrast(
-    model: LCLSC, z_ND: Tensor, labels_N: Tensor, settings: ObjectiveSettings
-) -> tuple[float, int, Tensor]:
+def _contrast(model: LCLSC, z_ND: Tensor, labels_N: Tensor, settings: ObjectiveSettings) -> tuple[float, int, Tensor]:
     """LCL of the whole batch, the anchors it covers, and dL/dz (N, D)."""
     leaf_ND = z_ND.clone().requires_grad_()
     keys_KD, key_labels_K = leaf_ND, labels_N
@@ -205,9 +200,7 @@ def _contrast(
     return float(loss.detach()), int(count), gradient_ND
 
 
-def _flat_gradient(
-    model: LCLSC, forward: _Forward, z_gradient_ND: Tensor, weights: tuple[float, float]
-) -> Tensor:
+def _flat_gradient(model: LCLSC, forward: _Forward, z_gradient_ND: Tensor, weights: tuple[float, float]) -> Tensor:
     """One shard's gradient of the objective, as one vector. Weight 0 skips the saliency backward."""
     outputs, seeds = [forward.z_ND], [z_gradient_ND]
     for part, weight in zip((forward.sc_sum, forward.tk_sum), weights, strict=True):

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - tensor fields carry their shape
 """Views: a random, geometrically known look at each image, x_i(q) = photometric(x(A q)).
 
 Letters: B images, S side in pixels. A is a 3x3 affine from the view's to the image's normalised coordinates

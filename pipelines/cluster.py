@@ -21,34 +21,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def visible_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def gpu_name() -> str | None:
-    """The kind of GPU that trains here, or None on a CPU."""
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-
-
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def worker_count(shards: int) -> int:
-    """Training workers: ``LCLSC_WORKERS``, else the GPUs seen, else at most two; must divide the shards."""
-    asked = os.environ.get("LCLSC_WORKERS")
-    workers = int(asked) if asked else visible_gpus() or min(2, usable_cores())
-    if workers < 1 or shards % workers:
-        raise OutsideSystemError(
-            "workers_do_not_divide",
-            f"{workers} workers cannot share {shards} logical shards evenly.",
-            f"Set LCLSC_WORKERS (or --workers) to a divisor of train.logical_shards ({shards}).",
-        )
-    return workers
 
 
 @contextlib.contextmanager

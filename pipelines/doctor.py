@@ -73,7 +73,10 @@ def _programs() -> Iterator[Finding]:
 def _disk(workspace: Workspace) -> Finding:
     free = shutil.disk_usage(workspace.root).free
     return Finding(
-        "disk", free >= MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB free", "Free some disk: a retrain needs at least 5 GiB."
+        "disk",
+        free >= MIN_FREE_BYTES,
+        f"{free / 2**30:.1f} GiB free",
+        "Free some disk: a retrain needs at least 5 GiB.",
     )
 
 

@@ -45,8 +45,7 @@ def run(workspace: Workspace, params: Params) -> dict[str, Any]:
             "Take in more patients; reports/extract.json says which frames were dropped and why.",
         )
     work = [
-        Scoring(workspace.weights.parent, workspace.frames, workspace.mask_frames, row._asdict())
-        for row in table.itertuples(index=False)
+        Scoring(workspace.weights.parent, workspace.frames, workspace.mask_frames, row) for row in frames.rows(table)
     ]
     scored = cluster.map_items(score_video, work, workspace=workspace, title="evaluate", unit="videos")
     rows = [row for video in scored for row in video]
@@ -84,7 +83,10 @@ def _saliency_figures(prediction: Prediction, n: int, truth_SS: NDArray[np.bool_
     if truth_SS is None or not truth_SS.any():
         return {"saliency_iou": None, "pointing": None}
     saliency_SS = prediction.saliency_NSS[n]
-    return {"saliency_iou": equal_area_iou(saliency_SS, truth_SS), "pointing": pointing(saliency_SS, truth_SS)}
+    return {
+        "saliency_iou": equal_area_iou(saliency_SS, truth_SS),
+        "pointing": pointing(saliency_SS, truth_SS),
+    }
 
 
 def equal_area_iou(saliency_SS: NDArray[np.float32], truth_SS: NDArray[np.bool_]) -> float:
@@ -168,17 +170,21 @@ def _intervals(kept: pd.DataFrame, classes: Sequence[str], params: EvaluateParam
     return found
 
 
-def _mean_interval(kept: pd.DataFrame, name: str, weights: NDArray[np.float64], confidence: float) -> list[float] | None:
+def _mean_interval(
+    kept: pd.DataFrame, name: str, weights: NDArray[np.float64], confidence: float
+) -> list[float] | None:
     groups = kept.groupby(["label", "patient_id"], sort=True)[name]
     sums, counts = groups.sum().to_numpy(dtype=float), groups.count().to_numpy(dtype=float)
     if not counts.sum():
         return None
     totals = weights @ counts
-    return metrics.interval(np.divide(weights @ sums, totals, out=np.full(len(totals), np.nan), where=totals > 0), confidence)
+    return metrics.interval(
+        np.divide(weights @ sums, totals, out=np.full(len(totals), np.nan), where=totals > 0), confidence
+    )
 
 
 def _per_patient(predictions: pd.DataFrame, patients: pd.DataFrame) -> list[dict[str, Any]]:
-    verdicts = {(row.label, row.patient_id): row.predicted for row in patients.itertuples()}
+    verdicts = {(row["label"], row["patient_id"]): row["predicted"] for row in frames.rows(patients)}
     rows = []
     for (label, patient_id), group in predictions.groupby(["label", "patient_id"], sort=True):
         kept = group[group.keep]

@@ -28,7 +28,7 @@ import tifffile
 
 from pipelines import cluster, code_digest, manifest, schemas, stage, video
 from pipelines.errors import StageError, VideoError
-from pipelines.files import digest, write_json, write_text
+from pipelines.files import digest, sha256_file, write_json, write_text
 from pipelines.manifest import Video
 from pipelines.params import ExtractParams, Params
 from pipelines.shards import ShardIndex
@@ -48,6 +48,7 @@ class Work:
     video_id: str
     source: Path
     mask: Path | None
+    mask_sha256: str
     shard: Path
     mask_shard: Path | None
     params: ExtractParams
@@ -69,7 +70,12 @@ def run(workspace: Workspace, params: Params, map_items: Mapper = cluster.map_it
     index = ShardIndex(workspace)
     todo = [item for item in work if not _is_there(index, item)]
     written = map_items(
-        write_shards, todo, workspace=workspace, title="extract", unit="videos", note=lambda result: result.video_id[:12]
+        write_shards,
+        todo,
+        workspace=workspace,
+        title="extract",
+        unit="videos",
+        note=lambda result: result.video_id[:12],
     )
     for item, result in zip(todo, written, strict=True):
         if result.facts is not None:
@@ -92,10 +98,11 @@ def recipe_of(params: ExtractParams, code: str, decoder: str) -> str:
 def write_shards(work: Work) -> Written:
     """Decode one video and write its shards; runs on a Ray worker. What is wrong with it is an answer."""
     try:
+        _require_bytes(work)
         view = fov.of_clip(work.source)
         reasons = _write_frames(work, view)
         if work.mask and work.mask_shard:
-            _write_masks(work, view)
+            _write_masks(work, view, frames=len(reasons))
     except VideoError as error:
         return Written(video_id=work.video_id, facts=None, problem=error.cause)
     dropped = Counter(reason for reason in reasons if reason)
@@ -106,6 +113,17 @@ def write_shards(work: Work) -> Written:
         "shape": geometry.shape(view.stored(work.params.side_px)),
     }
     return Written(video_id=work.video_id, facts=facts)
+
+
+def _require_bytes(work: Work) -> None:
+    """A video's name is the hash of its bytes: what is decoded must be what was taken in."""
+    for path, sha256 in ((work.source, work.video_id), (work.mask, work.mask_sha256)):
+        if path is not None and sha256_file(path) != sha256:
+            raise VideoError(
+                "changed",
+                f"{path.suffix} file: its bytes are not those taken in.",
+                "Restore it with `dvc checkout`.",
+            )
 
 
 def _write_frames(work: Work, view: fov.FieldOfView) -> list[str | None]:
@@ -126,10 +144,16 @@ def _row(work: Work, view: fov.FieldOfView, frame: video.Frame) -> dict[str, Any
     figures = quality.measure(image_SS, view.inside(side_px))
     reason = quality.judge(figures, work.params)
     identity = {"video_id": work.video_id, "frame_index": frame.index, "pts_seconds": frame.pts_seconds}
-    return identity | {"image": image_SS} | view.stored(side_px) | figures.as_row() | {"keep": reason is None, "reason": reason}
+    return (
+        identity
+        | {"image": image_SS}
+        | view.stored(side_px)
+        | figures.as_row()
+        | {"keep": reason is None, "reason": reason}
+    )
 
 
-def _write_masks(work: Work, view: fov.FieldOfView) -> None:
+def _write_masks(work: Work, view: fov.FieldOfView, *, frames: int) -> None:
     assert work.mask is not None
     assert work.mask_shard is not None
     schema = schemas.masks(work.params.side_px)
@@ -144,6 +168,12 @@ def _write_masks(work: Work, view: fov.FieldOfView) -> None:
                 for index, page in pages
             ]
             writer.write_table(_table(rows, schema, "mask"))
+        if len(stack.pages) != frames:
+            raise VideoError(
+                "mask_mismatch",
+                f"The mask has {len(stack.pages)} pages for {frames} frames.",
+                "Take it in anew.",
+            )
 
 
 def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -185,6 +215,7 @@ def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams,
         video_id=row.video_id,
         source=source,
         mask=workspace.masks / f"{row.video_id}.tif" if row.mask_sha256 else None,
+        mask_sha256=row.mask_sha256,
         shard=workspace.frames / f"{row.video_id}-{recipe}.parquet",
         mask_shard=workspace.mask_frames / mask_name if row.mask_sha256 else None,
         params=params,
@@ -198,7 +229,7 @@ def _is_there(index: ShardIndex, item: Work) -> bool:
 def _require_all(written: Iterable[Written]) -> None:
     failed = [result for result in written if result.facts is None]
     if failed:
-        listed = "; ".join(f"{result.video_id[:12]}: {result.problem}" for result in failed[:5])
+        listed = "; ".join(f"{result.video_id[:12]}: {result.problem}" for result in failed)
         raise StageError(
             "extract_failed",
             f"{len(failed)} videos could not be decoded ({listed}). The others have their shards.",
@@ -237,7 +268,11 @@ def _facts(index: ShardIndex, item: Work) -> dict[str, Any]:
 
 
 def _write_tables(
-    workspace: Workspace, params: Params, work: Sequence[Work], index: ShardIndex, facts: dict[str, dict[str, Any]]
+    workspace: Workspace,
+    params: Params,
+    work: Sequence[Work],
+    index: ShardIndex,
+    facts: dict[str, dict[str, Any]],
 ) -> list[str]:
     """data/train.csv and data/test.csv; returns the classes that wait for more patients."""
     videos = {row.video_id: row for row in manifest.read_videos(workspace.manifest)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,11 @@ def read_table(path: Path) -> pd.DataFrame:
     counts = {"frames": "int64", "kept": "int64"}
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     return table.astype({name: kind for name, kind in counts.items() if name in table})
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows, each by column name."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def read_shard(path: Path, sha256: str) -> Frames:

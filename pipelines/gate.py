@@ -81,9 +81,7 @@ def score_package(package: Path, videos: Mapping[str, Path], cache: Path) -> pd.
     """Kept frames of every video as the packaged model sees them. A scored video is never scored again."""
     folder = cache / package_identity(package)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = {
-        video_id: path for video_id, path in videos.items() if not (folder / f"{video_id}.json").exists()
-    }
+    missing = {video_id: path for video_id, path in videos.items() if not (folder / f"{video_id}.json").exists()}
     if missing:
         _score(package, missing, folder)
     rows = [row for video_id in sorted(videos) for row in _rows(folder, video_id)]
@@ -137,9 +135,7 @@ def macro_f1(frames: pd.DataFrame) -> float | None:
     """Of frames with ``label`` and ``predicted``, whatever classes either names; None without frames."""
     if frames.empty:
         return None
-    value = float(
-        metrics.macro_f1(metrics.confusion(list(frames.label), list(frames.predicted), _names(frames)))
-    )
+    value = float(metrics.macro_f1(metrics.confusion(list(frames.label), list(frames.predicted), _names(frames))))
     return value if np.isfinite(value) else None
 
 
@@ -227,9 +223,7 @@ def _loss(
     )
 
 
-def paired_interval(
-    mine: pd.DataFrame, theirs: pd.DataFrame, bootstrap: EvaluateParams
-) -> list[float] | None:
+def paired_interval(mine: pd.DataFrame, theirs: pd.DataFrame, bootstrap: EvaluateParams) -> list[float] | None:
     """Of the macro-F1 lost: every draw resamples patients and gives both models the same ones."""
     names = _names(pd.concat([mine, theirs]))
     strata = [label for label, _ in sorted(set(zip(mine.label, mine.patient_id, strict=True)))]
@@ -267,14 +261,10 @@ def _score(package: Path, videos: Mapping[str, Path], out: Path) -> None:
     _remove_byte_code(package)
     with tempfile.TemporaryDirectory(prefix="lclsc-gate-") as name:
         scratch = Path(name)
-        write_json(
-            scratch / "request.json", {video_id: str(path.resolve()) for video_id, path in videos.items()}
-        )
+        write_json(scratch / "request.json", {video_id: str(path.resolve()) for video_id, path in videos.items()})
         python = [sys.executable, "-I", "-B"]  # isolated from this checkout
         arguments = [str(path.resolve()) for path in (CHILD, package, scratch / "request.json", out)]
-        done = subprocess.run(
-            [*python, *arguments], cwd=scratch, env=_environment(), capture_output=True, text=True
-        )
+        done = subprocess.run([*python, *arguments], cwd=scratch, env=_environment(), capture_output=True, text=True)
     if done.returncode:
         raise OutsideSystemError(
             "scoring_failed",

@@ -80,7 +80,8 @@ def key_for(recorded_key_id: str | None, *, has_rows: bool) -> Key:
             return key
     raise WrongUseError(
         "wrong_key",
-        f"The pseudonyms of this workspace were made with the key {recorded_key_id}, which is not in {key_file().parent}.",
+        f"The pseudonyms of this workspace were made with the key {recorded_key_id},"
+        f" which is not in {key_file().parent}.",
         "Restore that key file, or name it with LCLSC_KEY_FILE. No new key is made for a workspace with patients.",
     )
 

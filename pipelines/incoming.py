@@ -83,7 +83,7 @@ def draft(source: Path) -> Path:
 
 def _guess(relative: Path) -> dict[str, str]:
     folders = relative.parts[:-1]
-    label, patient = (folders[-2:] if len(folders) >= 2 else ("", ""))
+    label, patient = folders[-2:] if len(folders) >= 2 else ("", "")
     return {"path": relative.as_posix(), "label": label, "patient_id": patient}
 
 
@@ -93,7 +93,9 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise WrongUseError(
-            "no_incoming_manifest", f"{file} is missing.", "Write a draft of it with `lclsc intake SRC --template`."
+            "no_incoming_manifest",
+            f"{file} is missing.",
+            "Write a draft of it with `lclsc intake SRC --template`.",
         ) from None
     except UnicodeDecodeError:
         raise WrongUseError("manifest_encoding", f"{file} is not UTF-8 text.", "Save it as CSV, UTF-8.") from None
@@ -109,8 +111,9 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         )
     for cells in reader:
         extra = cells.pop("", None)
-        yield reader.line_num, {name: (value or "").strip() for name, value in cells.items()} | (
-            {"path": ""} if extra else {}
+        yield (
+            reader.line_num,
+            {name: (value or "").strip() for name, value in cells.items()} | ({"path": ""} if extra else {}),
         )
 
 
@@ -180,7 +183,9 @@ def _duplicate_paths(good: list[IncomingVideo]) -> list[RowError]:
         first = seen.setdefault(video.path, video.row)
         if first != video.row:
             message = f"stands in row {first} too"
-            errors.append(RowError(file="manifest.csv", row=video.row, column="path", value=video.path.name, message=message))
+            errors.append(
+                RowError(file="manifest.csv", row=video.row, column="path", value=video.path.name, message=message)
+            )
     repeated = {error.row for error in errors}
     good[:] = [video for video in good if video.row not in repeated]
     return errors

@@ -72,7 +72,7 @@ class Classifier:
         )
 
     def _predict_batch(self, images_NSS: NDArray[np.uint8], fov_NSS: NDArray[np.bool_]) -> Prediction:
-        scores = self.model(as_tensor(images_NSS), torch.from_numpy(np.ascontiguousarray(fov_NSS))[:, None])
+        scores = self.model(as_tensor(images_NSS), torch.tensor(fov_NSS)[:, None])
         similarity_NK = scores.similarity_BK
         best_N = similarity_NK.argmax(1)
         rows = torch.arange(len(best_N))
@@ -92,7 +92,7 @@ class Classifier:
 
 def as_tensor(images_NSS: NDArray[np.uint8]) -> torch.Tensor:
     """(N, S, S) uint8 to (N, 1, S, S) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images_NSS))[:, None].float() / 255.0
+    return torch.tensor(images_NSS)[:, None].float() / 255.0
 
 
 def build_model(card: dict[str, Any]) -> lclsc.LCLSC:
@@ -142,4 +142,3 @@ def prepare_image(classifier: Classifier, grey_HW: NDArray[np.uint8]) -> tuple[N
     side_px = classifier.extract.side_px
     view = fov.find_field_of_view(grey_HW)
     return fov.resample(grey_HW, view, side_px), view.inside(side_px)
-

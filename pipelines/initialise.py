@@ -18,7 +18,13 @@ Preset = Literal["cpu", "gpu"]
 
 GPU_PRESET: dict[str, dict[str, Any]] = {
     "extract": {"side_px": 224},
-    "train": {"encoder": "resnet18", "batch_images": 64, "logical_shards": 8, "epochs": 40, "learning_rate": 0.001},
+    "train": {
+        "encoder": "resnet18",
+        "batch_images": 64,
+        "logical_shards": 8,
+        "epochs": 40,
+        "learning_rate": 0.001,
+    },
 }
 """What differs from the shipped parameters, which are the CPU preset."""
 

@@ -99,7 +99,9 @@ class _Book:
         return next((known for known in candidates if known in self.splits), self.key.pseudonym(raw_patient_id))
 
 
-def _take(workspace: Workspace, book: _Book, row: IncomingVideo, report: IntakeReport, published: set[str] | None) -> None:
+def _take(
+    workspace: Workspace, book: _Book, row: IncomingVideo, report: IntakeReport, published: set[str] | None
+) -> None:
     """One row: copy, hash, check, note. Wrong rows become errors, unreadable videos go to quarantine."""
     copy = private_folder(workspace.videos) / f"{TEMPORARY_PREFIX}incoming"
     try:

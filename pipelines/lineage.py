@@ -59,13 +59,9 @@ def build(
     return record
 
 
-def data_section(
-    manifest_sha256: str, splits_sha256: str, video_ids: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def data_section(manifest_sha256: str, splits_sha256: str, video_ids: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Hashes of what the model saw; ``root_sha256`` covers every video of every split."""
-    splits = {
-        split: {"videos": len(ids), "sha256": digest(sorted(ids))} for split, ids in sorted(video_ids.items())
-    }
+    splits = {split: {"videos": len(ids), "sha256": digest(sorted(ids))} for split, ids in sorted(video_ids.items())}
     return {
         "manifest_sha256": manifest_sha256,
         "splits_sha256": splits_sha256,

@@ -100,7 +100,13 @@ def _is_orphan(process: psutil.Process, workspace: Workspace) -> bool:
 
 
 def _sweep(workspace: Workspace) -> None:
-    for folder in (workspace.root, workspace.frames, workspace.mask_frames, workspace.videos, workspace.masks):
+    for folder in (
+        workspace.root,
+        workspace.frames,
+        workspace.mask_frames,
+        workspace.videos,
+        workspace.masks,
+    ):
         remove_temporaries(folder)
     for folder in (workspace.train_table.parent, workspace.weights.parent, workspace.reports):
         remove_temporaries(folder)

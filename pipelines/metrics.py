@@ -28,7 +28,8 @@ def f1_per_class(matrix: NDArray[np.int64] | Float) -> Float:
     """F1 of each class, shape (..., K); 0 where a class is neither there nor predicted."""
     hits = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
     both = matrix.sum(-1) + matrix.sum(-2)
-    return np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
+    result: Float = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
+    return result
 
 
 def macro_f1(matrix: NDArray[np.int64] | Float) -> Float:
@@ -91,7 +92,9 @@ def interval(values: Float, confidence: float) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def per_class(matrix: NDArray[np.int64], classes: Sequence[str], patients: Mapping[str, int]) -> dict[str, dict[str, float]]:
+def per_class(
+    matrix: NDArray[np.int64], classes: Sequence[str], patients: Mapping[str, int]
+) -> dict[str, dict[str, float | None]]:
     """Precision, recall, F1 and sizes of each class; null where there is nothing to divide by."""
     hits = np.diagonal(matrix).astype(float)
     truth, predicted, f1 = matrix.sum(1), matrix.sum(0), f1_per_class(matrix)
@@ -104,7 +107,7 @@ def per_class(matrix: NDArray[np.int64], classes: Sequence[str], patients: Mappi
             "patients": patients.get(name, 0),
         }
         for k, name in enumerate(classes)
-    }  # type: ignore[return-value]
+    }
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -27,7 +27,10 @@ def run(workspace: Workspace, video: Path, *, model: str | None, sheet: Path | N
     classifier = load_classifier(store.download(version) / "artifacts" / "model")
     found = predict_video(classifier, video)
     if sheet is not None:
-        write_bytes(sheet, png_bytes(saliency_sheet(_tiles(classifier, found), title=f"{video.name}: version {version.version}")))
+        write_bytes(
+            sheet,
+            png_bytes(saliency_sheet(_tiles(classifier, found), title=f"{video.name}: version {version.version}")),
+        )
     return {
         "schema": "predict/1",
         "version": version.version,
@@ -47,7 +50,9 @@ def choose(store: Registry, model: str | None) -> Version:
     found = store.alias_version(model[1:]) if model.startswith("@") else store.version(model)
     if found is None:
         known = ", ".join(version.version for version in versions)
-        raise WrongUseError("no_version", f"There is no version {model!r}.", f"Versions: {known}; aliases start with @.")
+        raise WrongUseError(
+            "no_version", f"There is no version {model!r}.", f"Versions: {known}; aliases start with @."
+        )
     return found
 
 
@@ -81,7 +86,9 @@ def _whole(classifier: Classifier, found: VideoPrediction) -> dict[str, Any]:
 def _tiles(classifier: Classifier, found: VideoPrediction) -> list[Tile]:
     """Evenly spread over the frames fit to be judged, or over all where none is."""
     candidates = np.flatnonzero(found.keep_N) if found.keep_N.any() else np.arange(len(found.keep_N))
-    chosen = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(SHEET_TILES, len(candidates))).round().astype(int))]
+    chosen = candidates[
+        np.unique(np.linspace(0, len(candidates) - 1, min(SHEET_TILES, len(candidates))).round().astype(int))
+    ]
     return [_tile(classifier, found, int(n)) for n in chosen]
 
 

@@ -101,4 +101,7 @@ def parse(line: str) -> Tracker | None:
 
 def _print_line(tracker: Tracker) -> None:
     fields = {"title": tracker.title, "total": tracker.total, "unit": tracker.unit}
-    print(MARK + json.dumps(fields | {"done": tracker.done, "note": tracker.note, "metrics": tracker.metrics}), flush=True)
+    print(
+        MARK + json.dumps(fields | {"done": tracker.done, "note": tracker.note, "metrics": tracker.metrics}),
+        flush=True,
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import cluster, frames, gate, keys, ledger, lineage, manifest, package, registry, versioning
+from pipelines import frames, gate, keys, ledger, lineage, manifest, package, registry, versioning, workers
 from pipelines import params as parameters
 from pipelines.files import canonical_json, read_json, sha256_file, write_json, write_text
 from pipelines.inference import load_classifier
@@ -46,7 +46,7 @@ def log_epoch(workspace: Workspace, run_id: str, metrics: Mapping[str, float]) -
 def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping[str, float]) -> dict[str, Any]:
     """Everything from built files to an alias. Returns status, version, aliases, metrics, gate."""
     store = registry.connect(workspace)
-    version = _find_or_register(workspace, params, store, commit)
+    version, is_new = _find_or_register(workspace, params, store, commit)
     decision = _judge(workspace, params, store, version)
     _set_aliases(workspace, params, store, version, decision)
     version = store.version(version.version) or version
@@ -56,7 +56,7 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
     versioning.push_commits(workspace)
     evaluation = read_json(workspace.stage_report("evaluate"))
     return {
-        "status": "refused" if decision["verdict"] == "refused" else "registered",
+        "status": "refused" if decision["verdict"] == "refused" else "registered" if is_new else "up_to_date",
         "version": version.version,
         "aliases": list(version.aliases),
         "metrics": evaluation["metrics"],
@@ -69,17 +69,17 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
 # --- the version -----------------------------------------------------------------------------------
 
 
-def _find_or_register(workspace: Workspace, params: Params, store: Registry, commit: str) -> Version:
-    """Equal weights are a new evaluation of the version that has them, and no new version."""
+def _find_or_register(workspace: Workspace, params: Params, store: Registry, commit: str) -> tuple[Version, bool]:
+    """The version, and whether it is a new one: equal weights are a new evaluation of the one that has them."""
     key = keys.retrain_key(workspace)
     same = store.find_version_by_weights(sha256_file(workspace.weights))
     if same is not None and same.complete and same.tags[registry.KEY] != key:
-        return _evaluated_again(workspace, store, same, key)
+        return _evaluated_again(workspace, store, same, key), False
     with tempfile.TemporaryDirectory(dir=workspace.state) as folder:
         sealed = _package(workspace, params, store, commit, Path(folder) / "package")
         submission = Submission(
             key=key,
-            train_key=keys.train_key(workspace, workers=cluster.worker_count(params.train.logical_shards)),
+            train_key=keys.train_key(workspace, workers=workers.worker_count(params.train.logical_shards)),
             data_version=_data_version(workspace),
             package=sealed,
             params={name: parameters.section(workspace.params, name) for name in SHAPING},
@@ -88,7 +88,7 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
         )
         version = store.register(submission)
     _note_registered(workspace, version)
-    return version
+    return version, True
 
 
 def _evaluated_again(workspace: Workspace, store: Registry, version: Version, key: str) -> Version:
@@ -100,7 +100,10 @@ def _evaluated_again(workspace: Workspace, store: Registry, version: Version, ke
     store.set_version_tag(version.version, "metrics", _compact(metrics))
     store.set_version_tag(version.version, "data_version", data_version)
     _note_once(
-        workspace, "evaluated", f"version {version.version}", {"retrain_key": key, "data_version": data_version, "metrics": metrics}
+        workspace,
+        "evaluated",
+        f"version {version.version}",
+        {"retrain_key": key, "data_version": data_version, "metrics": metrics},
     )
     store.set_version_tag(version.version, registry.KEY, key)
     store.finish_run(run_id)
@@ -110,9 +113,12 @@ def _evaluated_again(workspace: Workspace, store: Registry, version: Version, ke
 def _package(workspace: Workspace, params: Params, store: Registry, commit: str, out: Path) -> Path:
     """The model package with its lineage record inside."""
     train, test = frames.read_table(workspace.train_table), frames.read_table(workspace.test_table)
-    videos = {split: sorted(group.video_id) for split, group in train.groupby("split")}
+    videos = {str(split): sorted(group.video_id) for split, group in train.groupby("split")}
     package.build_package(
-        workspace, out, requirements=package.serving_requirements(template_file("requirements.lock")), videos=videos
+        workspace,
+        out,
+        requirements=package.serving_requirements(template_file("requirements.lock")),
+        videos=videos,
     )
     versions = [version for version in store.versions() if version.complete]
     record = lineage.build(
@@ -122,7 +128,7 @@ def _package(workspace: Workspace, params: Params, store: Registry, commit: str,
         splits_sha256=sha256_file(workspace.splits),
         video_ids=videos | {"test": sorted(test.video_id)},
         params={name: parameters.section(workspace.params, name) for name in SHAPING},
-        environment=lineage.environment(threads=params.train.threads_per_shard, gpu=cluster.gpu_name()),
+        environment=lineage.environment(threads=params.train.threads_per_shard, gpu=workers.gpu_name()),
         seeds={"train": params.train.seed, "evaluate": params.evaluate.seed},
         logical_shards=params.train.logical_shards,
         restarts=0,
@@ -151,7 +157,11 @@ def _judge(workspace: Workspace, params: Params, store: Registry, version: Versi
     """Beside the champion on the same unseen patients; written to reports/gate.json and noted."""
     decision = _decide(workspace, params, store, version)
     write_json(workspace.gate_report, decision)
-    data = {"verdict": decision["verdict"], "policy_sha256": decision["policy_sha256"], "retrain_key": version.tags[registry.KEY]}
+    data = {
+        "verdict": decision["verdict"],
+        "policy_sha256": decision["policy_sha256"],
+        "retrain_key": version.tags[registry.KEY],
+    }
     _note_once(workspace, "gated", f"version {version.version}", data)
     store.set_version_tag(version.version, "gate", decision["verdict"])
     return decision
@@ -183,7 +193,9 @@ def _decide(workspace: Workspace, params: Params, store: Registry, version: Vers
     }
 
 
-def _set_aliases(workspace: Workspace, params: Params, store: Registry, version: Version, decision: Mapping[str, Any]) -> None:
+def _set_aliases(
+    workspace: Workspace, params: Params, store: Registry, version: Version, decision: Mapping[str, Any]
+) -> None:
     """``challenger`` unless refused; ``champion`` for the first to pass, and for all that pass under ``auto``."""
     if decision["verdict"] == "refused" or "champion" in version.aliases:
         return
@@ -212,7 +224,11 @@ def _move_alias(workspace: Workspace, store: Registry, alias: str, version: Vers
 
 
 def _publish(
-    workspace: Workspace, store: Registry, version: Version, decision: Mapping[str, Any], durations: Mapping[str, float]
+    workspace: Workspace,
+    store: Registry,
+    version: Version,
+    decision: Mapping[str, Any],
+    durations: Mapping[str, float],
 ) -> None:
     """The report page, kept beside the model in MLflow."""
     record = lineage.read(store.download(version))
@@ -238,14 +254,18 @@ def _publish(
 def _tiles(workspace: Workspace, picks: Sequence[page.Pick]) -> list[Tile]:
     """Frames of the test patients with the saliency the model gives them."""
     classifier = load_classifier(workspace.weights.parent)
-    rows = {row.video_id: row for row in frames.read_table(workspace.test_table).itertuples()}
+    rows = {row["video_id"]: row for row in frames.rows(frames.read_table(workspace.test_table))}
     tiles = []
     for pick in picks:
         row = rows[pick.video_id]
-        shard = frames.read_shard(workspace.frames / row.shard, row.shard_sha256)
+        shard = frames.read_shard(workspace.frames / row["shard"], row["shard_sha256"])
         n = int(np.flatnonzero(shard.frame_index_N == pick.frame_index)[0])
         prediction = classifier.predict(shard.images_NSS[n : n + 1], shard.fov_NSS[n : n + 1])
-        truth = frames.read_masks(workspace.mask_frames / row.mask_shard, row.mask_shard_sha256) if row.mask_shard else None
+        truth = (
+            frames.read_masks(workspace.mask_frames / row["mask_shard"], row["mask_shard_sha256"])
+            if row["mask_shard"]
+            else None
+        )
         tiles.append(
             Tile(
                 image_SS=shard.images_NSS[n],

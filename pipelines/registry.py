@@ -228,9 +228,7 @@ class Registry:
         for file in files:
             self.client.log_artifact(run_id, str(file))
 
-    def log_dataset(
-        self, run_id: str, *, name: str, sha256: str, context: str, source: Mapping[str, Any]
-    ) -> None:
+    def log_dataset(self, run_id: str, *, name: str, sha256: str, context: str, source: Mapping[str, Any]) -> None:
         """A data set under our own digest: MLflow's covers a sample of rows cut to 32 bits."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -380,10 +378,7 @@ class Registry:
         models = self.client.search_registered_models(f"name = '{self.name}'")
         if not models:
             return {}
-        return {
-            alias: str(number)
-            for alias, number in self.client.get_registered_model(self.name).aliases.items()
-        }
+        return {alias: str(number) for alias, number in self.client.get_registered_model(self.name).aliases.items()}
 
     def _require_promoter(self) -> None:
         """Aliases have no compare-and-set and no history: one workspace moves them, its ledger says when."""

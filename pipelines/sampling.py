@@ -36,7 +36,11 @@ def epoch_order(
 
 
 def _class_queue(
-    members: Indices, patients: Sequence[str], videos: Sequence[str], length: int, generator: np.random.Generator
+    members: Indices,
+    patients: Sequence[str],
+    videos: Sequence[str],
+    length: int,
+    generator: np.random.Generator,
 ) -> Indices:
     """``length`` members, patients taking turns in an order drawn anew each round."""
     queues: dict[str, Indices] = {}

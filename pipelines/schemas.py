@@ -86,10 +86,18 @@ def write_table(path: Path, table: pa.Table) -> None:
 @contextmanager
 def open_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """For rows that come in batches: the file appears when all of them are written."""
-    options = {"compression": "zstd", "compression_level": 3, "use_dictionary": False, "write_statistics": False}
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(temporary, schema, version="2.6", data_page_version="1.0", **options) as writer:
-            yield writer
+    options = {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": False,
+        "write_statistics": False,
+        "write_page_checksum": True,  # whoever reads a page finds a changed bit
+    }
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, version="2.6", data_page_version="1.0", **options) as writer,
+    ):
+        yield writer
 
 
 def _picture(side_px: int) -> pa.DataType:

@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipelines.files import read_json, sha256_file, write_json
 from pipelines.workspace import Workspace
 
@@ -32,11 +35,11 @@ class ShardIndex:
         return str(known["sha256"])
 
     def verifies(self, path: Path) -> bool:
-        """Is the file there, with the bytes it was remembered with (or remembered for the first time)?"""
+        """Is the file there, with the bytes it was remembered with, or whole where nothing is remembered?"""
         if not path.exists():
             return False
         before = self.entries.get(str(path.relative_to(self.root)))
-        return before is None or self.sha256(path) == before["sha256"]
+        return _is_whole(path) if before is None else self.sha256(path) == before["sha256"]
 
     def facts(self, path: Path) -> dict[str, Any] | None:
         """What was noted about the file when its bytes were these."""
@@ -57,6 +60,17 @@ class ShardIndex:
             return dict(read_json(self.path))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
+
+
+def _is_whole(path: Path) -> bool:
+    """Every page of a Parquet file agrees with the checksum it was written with."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def _look(path: Path) -> list[int]:

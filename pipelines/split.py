@@ -43,5 +43,9 @@ def assign(
 def _neediest(counts: Counter[tuple[str, str]], label: str, params: SplitParams) -> str:
     """The split that lacks most against its share once the class has one patient more."""
     total = 1 + sum(counts[label, split] for split in ORDER)
-    shares = {"train": 1.0 - params.validation - params.test, "test": params.test, "validation": params.validation}
+    shares = {
+        "train": 1.0 - params.validation - params.test,
+        "test": params.test,
+        "validation": params.validation,
+    }
     return max(ORDER, key=lambda split: (round(shares[split] * total - counts[label, split], 9), -ORDER.index(split)))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines import cluster, frames, keys, progress, stage
+from pipelines import cluster, frames, keys, progress, stage, workers
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.files import digest, read_json, sha256_file, write_bytes, write_json
 from pipelines.params import Params
@@ -50,8 +50,8 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
     from ray.train.torch import TorchTrainer
 
     cluster.connect(workspace)
-    workers = cluster.worker_count(params.train.logical_shards)
-    name = f"{keys.train_key(workspace, workers=workers)}-ray{ray.__version__}"
+    count = workers.worker_count(params.train.logical_shards)
+    name = f"{keys.train_key(workspace, workers=count)}-ray{ray.__version__}"
     storage = _storage(workspace)
     _forget_other_runs(workspace, name)
     with _progress_channel(params) as channel:
@@ -65,7 +65,7 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cluster.visible_gpus() > 0),
+            scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.visible_gpus() > 0),
             run_config=RunConfig(
                 name=name,
                 storage_path=storage,
@@ -93,24 +93,26 @@ def _fitted(trainer: Any) -> Any:
         ) from error
 
 
+class Channel:
+    """Rank 0 puts its news here; the driver takes them. Lives in an actor of its own."""
+
+    def __init__(self) -> None:
+        self.news: list[tuple[int, int, str, dict[str, float]]] = []
+
+    def put(self, step: int, total: int, note: str, metrics: dict[str, float]) -> None:
+        self.news.append((step, total, note, metrics))
+
+    def take(self) -> list[tuple[int, int, str, dict[str, float]]]:
+        news, self.news = self.news, []
+        return news
+
+
 @contextmanager
 def _progress_channel(params: Params) -> Iterator[Any]:
     """An actor that rank 0 tells how far it is, and a thread here that shows it."""
     import ray
 
-    @ray.remote(num_cpus=0)
-    class Channel:
-        def __init__(self) -> None:
-            self.news: list[tuple[int, int, str, dict[str, float]]] = []
-
-        def put(self, step: int, total: int, note: str, metrics: dict[str, float]) -> None:
-            self.news.append((step, total, note, metrics))
-
-        def take(self) -> list[tuple[int, int, str, dict[str, float]]]:
-            news, self.news = self.news, []
-            return news
-
-    channel = Channel.remote()
+    channel = ray.remote(num_cpus=0)(Channel).remote()
     stop = threading.Event()
     with progress.track("train", params.train.epochs, "steps") as tracker:
         reader = threading.Thread(target=_show, args=(channel, tracker, stop), daemon=True)
@@ -138,17 +140,17 @@ def _show(channel: Any, tracker: progress.Tracker, stop: threading.Event) -> Non
 def _samples(workspace: Workspace, table: pd.DataFrame, classes: list[str], split: str) -> Samples:
     """Kept frames of a split's videos, in the table's order (video id)."""
     rows = table[(table.split == split) & (table.kept > 0)]
-    return concatenate([_video_samples(workspace, row, classes) for row in rows.itertuples()])
+    return concatenate([_video_samples(workspace, row, classes) for row in frames.rows(rows)])
 
 
-def _video_samples(workspace: Workspace, row: Any, classes: list[str]) -> Samples:
-    kept = frames.read_shard(workspace.frames / row.shard, row.shard_sha256).kept()
+def _video_samples(workspace: Workspace, row: dict[str, Any], classes: list[str]) -> Samples:
+    kept = frames.read_shard(workspace.frames / row["shard"], row["shard_sha256"]).kept()
     return Samples(
         images_NSS=kept.images_NSS,
         fov_NSS=kept.fov_NSS,
-        labels_N=np.full(len(kept), classes.index(row.label), dtype=np.int64),
-        patients=[row.patient_id] * len(kept),
-        videos=[row.video_id] * len(kept),
+        labels_N=np.full(len(kept), classes.index(row["label"]), dtype=np.int64),
+        patients=[row["patient_id"]] * len(kept),
+        videos=[row["video_id"]] * len(kept),
     )
 
 

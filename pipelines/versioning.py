@@ -140,7 +140,11 @@ def initialise(workspace: Workspace, remote: str | None) -> None:
     dvc(workspace, "init", "--quiet")
     write_text(root / ".dvcignore", "/remotes\n/quarantine\n/.state\n/mlartifacts\n.tmp-*\n")
     base = remote.rstrip("/") if remote else "remotes"  # relative: a workspace can be moved
-    for option, value in (("core.analytics", "false"), ("core.check_update", "false"), ("core.autostage", "false")):
+    for option, value in (
+        ("core.analytics", "false"),
+        ("core.check_update", "false"),
+        ("core.autostage", "false"),
+    ):
         dvc(workspace, "config", option, value)
     dvc(workspace, "remote", "add", "--quiet", "--default", "storage", f"{base}/storage")
     dvc(workspace, "remote", "add", "--quiet", "identified", f"{base}/identified")
@@ -180,7 +184,12 @@ def reproduce_stage(workspace: Workspace, stage: str, on_line: Callable[[str], N
     ran = False
     tail: list[str] = []
     with subprocess.Popen(
-        command, cwd=workspace.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=workspace.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -264,7 +273,8 @@ def _lock_pids(locks: dict[str, Any]) -> set[int]:
 def _without(locks: dict[str, Any], dead: set[int]) -> dict[str, Any]:
     write = {path: entry for path, entry in locks.get("write", {}).items() if entry["pid"] not in dead}
     read = {
-        path: [entry for entry in entries if entry["pid"] not in dead] for path, entries in locks.get("read", {}).items()
+        path: [entry for entry in entries if entry["pid"] not in dead]
+        for path, entries in locks.get("read", {}).items()
     }
     return {"write": write, "read": {path: entries for path, entries in read.items() if entries}}
 
@@ -335,7 +345,13 @@ def _succeeds(workspace: Workspace, *arguments: str) -> bool:
 def _run(command: list[str], folder: Path, system: str) -> str:
     try:
         done = subprocess.run(
-            command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            command,
+            cwd=folder,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
         raise OutsideSystemError(f"no_{system.lower()}", f"{system} is not installed.", f"Install {system}.") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +118,6 @@ def template_file(name: str) -> Path:
 def private_folder(path: Path) -> Path:
     """Make ``path`` readable by its owner alone: identified material and run state live there."""
     path.mkdir(parents=True, exist_ok=True)
-    if os.stat(path).st_mode & 0o077:
+    if path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path

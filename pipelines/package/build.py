@@ -80,9 +80,7 @@ def serving_requirements(lock: Path) -> list[str]:
     pins = dict(_pin(line) for line in lines if "==" in line.split("#")[0])
     wanted = OF_MODEL_CODE | _distributions(_closure())
     if missing := sorted(wanted - set(pins)):
-        raise StageError(
-            "not_locked", f"{lock.name} does not pin {', '.join(missing)}.", "Write the lock file anew."
-        )
+        raise StageError("not_locked", f"{lock.name} does not pin {', '.join(missing)}.", "Write the lock file anew.")
     return [f"{name}=={pins[name]}" for name in sorted(wanted)]
 
 

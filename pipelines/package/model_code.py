@@ -38,9 +38,7 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
         self.classifier = load_classifier(Path(context.artifacts["model"]))
 
-    def predict(
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from pipelines.errors import LclscError
 
         column = only_column(list(model_input.columns))

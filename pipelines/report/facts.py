@@ -217,9 +217,7 @@ def _data(workspace: Workspace, extract: Mapping[str, Any], scored: Sequence[Map
     reasons = (*REASONS, *sorted(set(total.dropped) - set(REASONS)))
     return DataFacts(
         total=total,
-        splits=tuple(
-            _split(name, groups[name], done) for name in (*manifest.SPLITS, WAITING) if groups[name]
-        ),
+        splits=tuple(_split(name, groups[name], done) for name in (*manifest.SPLITS, WAITING) if groups[name]),
         reasons=tuple(name for name in reasons if total.dropped.get(name)),
         domains=_counted(video.domain for video in videos),
         sites=_counted(video.site for video in videos),
@@ -235,9 +233,7 @@ def _split(name: str, videos: Sequence[Video], done: Mapping[str, Mapping[str, A
     labels = sorted({video.label for video in videos})
     return SplitFacts(
         total=_row(name, videos, done),
-        classes=tuple(
-            _row(label, [video for video in videos if video.label == label], done) for label in labels
-        ),
+        classes=tuple(_row(label, [video for video in videos if video.label == label], done) for label in labels),
     )
 
 

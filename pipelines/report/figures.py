@@ -176,18 +176,14 @@ def _cell(axes: Any, row: int, column: int, value: int, total: int, cell_px: int
 
 def _mix(colour: str, share: float) -> tuple[float, ...]:
     """From a pale grey at 0 to the colour at 1."""
-    return tuple(
-        pale + (full - pale) * share for pale, full in zip(to_rgb("#f1f3f6"), to_rgb(colour), strict=True)
-    )
+    return tuple(pale + (full - pale) * share for pale, full in zip(to_rgb("#f1f3f6"), to_rgb(colour), strict=True))
 
 
 def _values(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [math.nan if epoch.get(key) is None else float(epoch[key]) for epoch in history]
 
 
-def _lines(
-    axes: Any, history: Sequence[Mapping[str, Any]], series: Mapping[str, tuple[str, list[float]]]
-) -> None:
+def _lines(axes: Any, history: Sequence[Mapping[str, Any]], series: Mapping[str, tuple[str, list[float]]]) -> None:
     epochs = [int(epoch["epoch"]) for epoch in history]
     marker = {"marker": "o", "markersize": 3.5} if len(epochs) <= 30 else {}
     for name, (colour, values) in series.items():

@@ -342,17 +342,13 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
         return [(prefix, _plain(value))]
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     ordered = sorted(items, key=lambda item: item[0])
-    return [
-        row for key, inner in ordered for row in _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    ]
+    return [row for key, inner in ordered for row in _flatten(inner, f"{prefix}.{key}" if prefix else str(key))]
 
 
 def _is_nested(value: Any) -> bool:
     if isinstance(value, Mapping):
         return bool(value)
-    return isinstance(value, (list, tuple)) and any(
-        isinstance(item, (Mapping, list, tuple)) for item in value
-    )
+    return isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value)
 
 
 def _plain(value: Any) -> str:

@@ -3,8 +3,6 @@
 S: side of a frame in pixels; L: side as drawn.
 """
 
-# ruff: noqa: N815 - names of arrays carry their shape
-
 from __future__ import annotations
 
 import io
@@ -53,9 +51,7 @@ class Tile:
         if self.mask_SS is not None:
             shapes.add(self.mask_SS.shape)
         if len(shapes) != 1:
-            raise ValueError(
-                f"image, saliency, fov and mask differ in shape: {sorted(shapes)}; give one shape."
-            )
+            raise ValueError(f"image, saliency, fov and mask differ in shape: {sorted(shapes)}; give one shape.")
 
     def __repr__(self) -> str:
         return f"Tile({self.image_SS.shape}, {self.caption!r}, correct={self.correct})"
@@ -108,9 +104,7 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _resized(
-    values_SS: NDArray[np.generic], how: Image.Resampling = Image.Resampling.BILINEAR
-) -> NDArray[np.float32]:
+def _resized(values_SS: NDArray[np.generic], how: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[np.float32]:
     picture = Image.fromarray(np.nan_to_num(values_SS.astype(np.float32)))
     return np.asarray(picture.resize((SIDE_PX, SIDE_PX), how), np.float32)
 
@@ -163,9 +157,7 @@ def _note(pen: ImageDraw.ImageDraw, x: int, y: int, text: str) -> int:
     return x + round(_font(TEXT_PX).getlength(text))
 
 
-def _write(
-    pen: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: tuple[int, int, int]
-) -> None:
+def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: tuple[int, int, int]) -> None:
     for number, line in enumerate(lines):
         pen.text((at[0], at[1] + number * LINE_PX), line, MUTED if number else colour, _font(TEXT_PX))
 

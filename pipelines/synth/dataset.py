@@ -164,9 +164,7 @@ def _check(preset: SynthPreset, *, seed: int, first_patient: int, patients_per_c
         )
 
 
-def _request(
-    preset: SynthPreset, *, seed: int, first_patient: int, patients_per_class: int
-) -> dict[str, Any]:
+def _request(preset: SynthPreset, *, seed: int, first_patient: int, patients_per_class: int) -> dict[str, Any]:
     """What decides the pixels; two calls with the same request may share a folder."""
     parameters = {
         **asdict(preset),
@@ -191,9 +189,7 @@ def _claim(out: Path, request: dict[str, Any]) -> None:
         earlier = _earlier_request(out)
         if earlier is None:
             raise ValueError(f"{out} is not empty and holds no phantom set. Name a new or empty folder.")
-        different = sorted(
-            key for key in request.keys() | earlier.keys() if request.get(key) != earlier.get(key)
-        )
+        different = sorted(key for key in request.keys() | earlier.keys() if request.get(key) != earlier.get(key))
         if different:
             raise ValueError(
                 f"{out} holds phantoms made with another {', '.join(different)}. "

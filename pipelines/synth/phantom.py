@@ -58,9 +58,7 @@ def site_of(label: str, patient: int) -> str:
     return SITES[(patient + CLASSES.index(label)) % len(SITES)]
 
 
-def phantom_video(
-    *, seed: int, label: str, patient: int, video: int, frames: int, size_px: int
-) -> PhantomVideo:
+def phantom_video(*, seed: int, label: str, patient: int, video: int, frames: int, size_px: int) -> PhantomVideo:
     """Render ``frames`` square frames of ``size_px`` with label's structure planted in them."""
     if label not in structures.DRAW:
         raise ValueError(f"There is no phantom of class {label!r}. Choose from {', '.join(CLASSES)}.")
@@ -93,9 +91,7 @@ def phantom_video(
         for corner, fault in zip(corners_F2, faults_F, strict=True)
     ]
     masks = [probe.planted(bundle, plane.mask, corner) for corner in corners_F2]
-    return PhantomVideo(
-        frames=np.stack(images), masks=np.stack(masks), faults=faults_F, label=label, domain=domain
-    )
+    return PhantomVideo(frames=np.stack(images), masks=np.stack(masks), faults=faults_F, label=label, domain=domain)
 
 
 def _stream(seed: int, label: str, patient: int, video: int, purpose: int) -> np.random.Generator:

@@ -95,9 +95,7 @@ def _foci(rng: np.random.Generator, draw: Draw, *, side_px: int, size_px: int) -
     origin_2 = rng.uniform(-1.0, 0.0, 2)  # no place on the plane is more likely than another
     for row, column in np.ndindex(2 * (int(side_px / spacing_px) + 3,)):
         # Every second row is shifted by half a step: an even spread from every point of view.
-        place_px = (
-            origin_2 + np.array([row, column - 0.5 * (row % 2)]) + rng.uniform(-0.15, 0.15, 2)
-        ) * spacing_px
+        place_px = (origin_2 + np.array([row, column - 0.5 * (row % 2)]) + rng.uniform(-0.15, 0.15, 2)) * spacing_px
         radius_px = rng.uniform(*FOCUS_RADIUS) * size_px
         patch, (v_px, u_px) = _patch(cover, float(place_px[0]), float(place_px[1]), 1.3 * radius_px)
         if u_px.size == 0:

@@ -13,13 +13,29 @@ from PIL import Image
 from scipy import ndimage
 
 from pipelines import video
+from pipelines.errors import VideoError
 from pipelines.video.geometry import inside_mask
 
 LOOK_AT_FRAMES = 64
-MIN_LEVEL = 12
-"""Grey levels that compression noise outside the field of view stays below."""
-CORNER_SHARE = 0.93
-"""A shape that fills this much of its box has corners: it is a rectangle. A full disc fills 0.785."""
+LIT_FLOOR = 10  # grey levels; above what compression leaves of black
+LIT_SHARE = 0.10  # of the clip's bright level
+RIM_PX = 2  # boundary points this close to a side of the box belong to that side
+FIT_ROUNDS = 12
+FIT_TOLERANCE_PX = 1.5
+CUT_SHARE = 0.04  # of the radius; a side that lacks less is no cut
+STEPS_A_PX = 8  # circles are kept to an eighth of a pixel
+
+Box = tuple[int, int, int, int]
+Points = NDArray[np.int64]  # x, y in half pixels: corners and centres of pixels are integers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    """Source px."""
+
+    cx: float
+    cy: float
+    radius: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,35 +85,36 @@ def of_clip(path: Path) -> FieldOfView:
 
 
 def brightest(frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pixelwise maximum, one frame in memory at a time."""
-    result: NDArray[np.uint8] | None = None
-    for luma_HW in frames:
-        result = luma_HW if result is None else np.maximum(result, luma_HW)
-    assert result is not None
-    return result
+    """Per pixel the second-largest value over time: one flash or one hot pixel shows nothing. H W."""
+    largest = second = None
+    for luma in frames:
+        if largest is None or second is None:
+            largest, second = luma.copy(), luma.copy() * 0
+            continue
+        np.maximum(second, np.minimum(largest, luma), out=second)
+        np.maximum(largest, luma, out=largest)
+    if largest is None or second is None:
+        raise VideoError("no_frames", "The video holds no frame.", "Export the clip again.")
+    return second if second.any() else largest
 
 
 def find_field_of_view(image_HW: NDArray[np.uint8]) -> FieldOfView:
-    """The largest lit region; the whole picture where nothing stands out."""
+    """Disc, cropped disc or rectangle: whichever outline the lit region has. A black picture: all of it."""
     height, width = image_HW.shape
-    lit = _largest_region(image_HW >= _threshold(image_HW))
-    if lit.sum() < 0.05 * lit.size:
-        lit = np.ones_like(lit)
-    rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
-    x0, x1, y0, y1 = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    box = {"x0": float(x0), "y0": float(y0), "x1": float(x1), "y1": float(y1)}
-    if lit.sum() >= CORNER_SHARE * (x1 - x0) * (y1 - y0):
-        return FieldOfView(**box, cx=(x0 + x1) / 2, cy=(y0 + y1) / 2, radius=None)
-    cx, cy, radius = _fit_circle(lit)
-    return FieldOfView(
-        x0=max(box["x0"], cx - radius, 0.0),
-        y0=max(box["y0"], cy - radius, 0.0),
-        x1=min(box["x1"], cx + radius, float(width)),
-        y1=min(box["y1"], cy + radius, float(height)),
-        cx=cx,
-        cy=cy,
-        radius=radius,
-    )
+    region = _lit_region(image_HW)
+    if region is None:
+        return _rectangle((0, 0, width, height))
+    box = _box(region)
+    circle = _circle(region, box)
+    candidates = [_rectangle(box)]
+    if circle is not None:
+        candidates.insert(0, _cut_by_frame(circle, box, width_px=width, height_px=height))
+    return max(candidates, key=lambda view: _overlap(view, region))
+
+
+def _rectangle(box: Box) -> FieldOfView:
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    return FieldOfView(x0=x0, y0=y0, x1=x1, y1=y1, cx=(x0 + x1) / 2, cy=(y0 + y1) / 2, radius=None)
 
 
 def resample(luma_HW: NDArray[np.uint8], view: FieldOfView, side_px: int) -> NDArray[np.uint8]:
@@ -121,35 +138,115 @@ def _shrink(source_HW: NDArray[np.uint8], view: FieldOfView, side_px: int) -> ND
     return np.asarray(picture.resize((side_px, side_px), Image.Resampling.BOX))
 
 
-def _threshold(image_HW: NDArray[np.uint8]) -> float:
-    """A fraction of the typical bright level: tissue glows, the surroundings do not."""
-    bright = float(np.percentile(image_HW, 95))
-    return max(MIN_LEVEL, 0.15 * bright)
+def _lit_region(image_HW: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """The largest connected lit area without holes: neither burnt-in text nor dark vessels take part."""
+    bright = int(np.percentile(image_HW, 95, method="lower"))
+    lit = image_HW > max(LIT_FLOOR, LIT_SHARE * bright)
+    # Bridges gaps between fibre cores, then drops what hangs on by a thread.
+    padded = np.pad(lit, 4)
+    lit = ndimage.binary_closing(padded, np.ones((5, 5), bool))[4:-4, 4:-4]
+    opened = ndimage.binary_opening(np.pad(lit, 4, mode="edge"), np.ones((5, 5), bool))[4:-4, 4:-4]
+    labels, count = ndimage.label(opened)
+    if count == 0:
+        return None
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    region: NDArray[np.bool_] = ndimage.binary_fill_holes(labels == largest)
+    return region
 
 
-def _largest_region(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without the honeycomb's gaps and without text beside the view."""
-    closed = ndimage.binary_opening(ndimage.binary_closing(np.pad(lit, 8), iterations=3), iterations=3)[8:-8, 8:-8]
-    labels, count = ndimage.label(closed)
-    if not count:
-        return np.zeros_like(lit)
-    sizes = np.bincount(labels.ravel())[1:]
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(labels == 1 + int(sizes.argmax()))
-    return filled
+def _box(region: NDArray[np.bool_]) -> Box:
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _fit_circle(lit: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Least squares over the rim, without the part that the picture's border or a crop cuts straight."""
-    rim = lit & ~ndimage.binary_erosion(lit, border_value=1)
-    y, x = np.nonzero(rim)
-    y0, x0 = np.flatnonzero(lit.any(1))[0], np.flatnonzero(lit.any(0))[0]
-    y1, x1 = np.flatnonzero(lit.any(1))[-1], np.flatnonzero(lit.any(0))[-1]
-    straight = ((y == y0) & ((y == y0).sum() > 0.4 * (x1 - x0))) | ((y == y1) & ((y == y1).sum() > 0.4 * (x1 - x0)))
-    straight |= ((x == x0) & ((x == x0).sum() > 0.4 * (y1 - y0))) | ((x == x1) & ((x == x1).sum() > 0.4 * (y1 - y0)))
-    keep = ~straight if (~straight).sum() >= 16 else np.ones(len(x), dtype=bool)
-    px, py = x[keep] + 0.5, y[keep] + 0.5
-    system = np.column_stack([px, py, np.ones(len(px))])
-    (a, b, c), *_ = np.linalg.lstsq(system, px**2 + py**2, rcond=None)
-    cx, cy = a / 2, b / 2
-    # Quarter pixels: what least squares leaves to rounding must not reach the stored bytes.
-    return tuple(round(float(value) * 4) / 4 for value in (cx, cy, np.sqrt(c + cx**2 + cy**2) + 0.5))  # type: ignore[return-value]
+def _circle(region: NDArray[np.bool_], box: Box) -> Circle | None:
+    """The circle through the outline, sides of the box left out; None where no round part is left."""
+    points = _outline(region, box)
+    shortest = min(box[2] - box[0], box[3] - box[1])
+    fitted = None
+    for _ in range(FIT_ROUNDS):
+        if len(points) < 0.1 * shortest:
+            return None
+        fitted = _least_squares_circle(points)
+        if fitted is None:
+            return None
+        distance = np.sqrt((points[:, 0] / 2 - fitted.cx) ** 2 + (points[:, 1] / 2 - fitted.cy) ** 2)
+        off = np.abs(distance - fitted.radius)
+        good = off <= max(FIT_TOLERANCE_PX, 2 * float(np.median(off)))
+        if good.all():
+            break
+        points = points[good]
+    return fitted if fitted and 0.4 * shortest < fitted.radius < 2 * shortest else None
+
+
+def _outline(region: NDArray[np.bool_], box: Box) -> Points:
+    """First and last pixel edge of every row and column, in half pixels, unless near a side of the box."""
+    x0, y0, x1, y1 = box
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    width, height = region.shape[1], region.shape[0]
+    left, right = region[rows].argmax(axis=1), width - region[rows, ::-1].argmax(axis=1)
+    top, bottom = region[:, columns].argmax(axis=0), height - region[::-1, columns].argmax(axis=0)
+    points = np.concatenate(
+        [
+            np.stack([2 * np.concatenate([left, right]), np.tile(2 * rows + 1, 2)], axis=1),
+            np.stack([np.tile(2 * columns + 1, 2), 2 * np.concatenate([top, bottom])], axis=1),
+        ]
+    ).astype(np.int64)
+    x, y = points[:, 0] / 2, points[:, 1] / 2
+    return points[(x > x0 + RIM_PX) & (x < x1 - RIM_PX) & (y > y0 + RIM_PX) & (y < y1 - RIM_PX)]
+
+
+def _least_squares_circle(points: Points) -> Circle | None:
+    """Kåsa's fit: x² + y² = a x + b y + c in the least-squares sense, by exact integer sums."""
+    origin = points.min(axis=0)
+    x, y = (points - origin).T
+    z = x * x + y * y
+    n, sx, sy, sz = len(points), int(x.sum()), int(y.sum()), int(z.sum())
+    # Centred second moments times n: Python integers, no rounding.
+    xx, xy, yy = (n * int((a * b).sum()) - sa * sb for a, b, sa, sb in ((x, x, sx, sx), (x, y, sx, sy), (y, y, sy, sy)))
+    xz, yz = n * int((x * z).sum()) - sx * sz, n * int((y * z).sum()) - sy * sz
+    determinant = xx * yy - xy * xy
+    if determinant == 0:
+        return None
+    a, b = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
+    c = (sz - a * sx - b * sy) / n
+    squared = c + (a * a + b * b) / 4
+    if squared <= 0:
+        return None
+    cx, cy = (a / 2 + int(origin[0])) / 2, (b / 2 + int(origin[1])) / 2
+    return Circle(cx=_in_steps(cx), cy=_in_steps(cy), radius=_in_steps(squared**0.5 / 2))
+
+
+def _in_steps(length_px: float) -> float:
+    return round(length_px * STEPS_A_PX) / STEPS_A_PX
+
+
+def _cut_by_frame(circle: Circle, box: Box, *, width_px: int, height_px: int) -> FieldOfView:
+    """Sides where the lit box stops well inside the circle are cuts; elsewhere the box follows the circle."""
+    x0, y0, x1, y1 = box
+    ends = (
+        circle.cx - circle.radius,
+        circle.cy - circle.radius,
+        circle.cx + circle.radius,
+        circle.cy + circle.radius,
+    )
+    slack = max(3.0, CUT_SHARE * circle.radius)
+    return FieldOfView(
+        x0=float(x0) if x0 - ends[0] > slack else max(0.0, float(np.floor(ends[0]))),
+        y0=float(y0) if y0 - ends[1] > slack else max(0.0, float(np.floor(ends[1]))),
+        x1=float(x1) if ends[2] - x1 > slack else min(float(width_px), float(np.ceil(ends[2]))),
+        y1=float(y1) if ends[3] - y1 > slack else min(float(height_px), float(np.ceil(ends[3]))),
+        cx=circle.cx,
+        cy=circle.cy,
+        radius=circle.radius,
+    )
+
+
+def _overlap(view: FieldOfView, region: NDArray[np.bool_]) -> float:
+    """Intersection over union with the lit region, 0..1."""
+    x, y = np.arange(region.shape[1]) + 0.5, np.arange(region.shape[0]) + 0.5
+    mask = ((y >= view.y0) & (y < view.y1))[:, None] & ((x >= view.x0) & (x < view.x1))[None, :]
+    if view.radius is not None:
+        squared = (x - view.cx)[None, :] ** 2 + (y - view.cy)[:, None] ** 2
+        mask &= squared <= view.radius**2
+    return int((mask & region).sum()) / int((mask | region).sum())

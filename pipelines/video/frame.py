@@ -14,4 +14,4 @@ class Frame:
 
     index: int
     pts_seconds: float
-    luma_HW: NDArray[np.uint8]  # noqa: N815 - tensor fields carry their shape
+    luma_HW: NDArray[np.uint8]

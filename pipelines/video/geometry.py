@@ -17,11 +17,14 @@ def inside_mask(geometry: Mapping[str, Any], side_px: int) -> NDArray[np.bool_]:
     """Pixels (side, side) whose centre lies in the box and, where there is a radius, in the disc."""
     centres = np.arange(side_px) + 0.5
     x, y = centres[None, :], centres[:, None]
-    inside = (x >= geometry["fov_x0"]) & (x < geometry["fov_x1"]) & (y >= geometry["fov_y0"]) & (y < geometry["fov_y1"])
+    inside: NDArray[np.bool_] = (
+        (x >= geometry["fov_x0"]) & (x < geometry["fov_x1"]) & (y >= geometry["fov_y0"]) & (y < geometry["fov_y1"])
+    )
     radius = geometry["fov_radius"]
     if radius is None or np.isnan(radius):
         return inside
-    return inside & ((x - geometry["fov_cx"]) ** 2 + (y - geometry["fov_cy"]) ** 2 <= radius**2)
+    disc: NDArray[np.bool_] = (x - geometry["fov_cx"]) ** 2 + (y - geometry["fov_cy"]) ** 2 <= radius**2
+    return inside & disc
 
 
 def shape(geometry: Mapping[str, Any]) -> str:

@@ -90,9 +90,7 @@ def test_only_the_overlap_of_both_masks_counts():
 def test_a_pair_with_little_overlap_or_not_included_is_left_out():
     maps, fov = torch.rand(4, 6, 6), torch.ones(4, 6, 6, dtype=torch.bool)
     include = torch.tensor([True, True, False, False])
-    total, count = consistency(
-        maps, maps, fov, fov, affine(shift=1.8), affine(), kind="l1", include_B=include
-    )
+    total, count = consistency(maps, maps, fov, fov, affine(shift=1.8), affine(), kind="l1", include_B=include)
     assert (float(total), int(count)) == (0.0, 0)
     assert int(consistency(maps, maps, fov, fov, affine(), affine(), include_B=include)[1]) == 2
 

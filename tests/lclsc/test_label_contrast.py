@@ -56,10 +56,7 @@ def test_anchors_cut_among_workers_add_up_to_the_whole_in_value_and_gradient():
     z, y = batch(12, 3, 2)
     whole, parts = z.clone().requires_grad_(), z.clone().requires_grad_()
     total, count = label_contrast(whole, y, whole, y, first_key=0, temperature=0.1)
-    pieces = [
-        label_contrast(parts[s : s + 4], y[s : s + 4], parts, y, first_key=s, temperature=0.1)
-        for s in (0, 4, 8)
-    ]
+    pieces = [label_contrast(parts[s : s + 4], y[s : s + 4], parts, y, first_key=s, temperature=0.1) for s in (0, 4, 8)]
     torch.testing.assert_close(sum(piece[0] for piece in pieces), total)
     assert sum(int(piece[1]) for piece in pieces) == int(count)
     (g_whole,) = torch.autograd.grad(total, whole)

@@ -49,9 +49,7 @@ def cut(batch: ShardBatch, shards: int) -> list[ShardBatch]:
     return [ShardBatch(**dict(zip(names, part, strict=True))) for part in parts]
 
 
-def one_step(
-    model: LCLSC, shards: list[ShardBatch], settings: ObjectiveSettings = SETTINGS, **changes
-) -> StepResult:
+def one_step(model: LCLSC, shards: list[ShardBatch], settings: ObjectiveSettings = SETTINGS, **changes) -> StepResult:
     arguments = {"step": 50, "total_steps": 100, "seed": 3, "epoch": 1, "world": World()}
     return train_step(model, shards, settings, **(arguments | {"logical_shards": len(shards)} | changes))
 

@@ -53,9 +53,7 @@ def test_a_view_is_the_image_at_a_q():
 def test_outside_the_field_of_view_a_view_is_black_and_inside_it_has_no_dark_rim():
     _, fov, index = disc(8, 48)
     flat = 0.5 * fov
-    view = make_views(
-        flat, fov, index, seed=0, epoch=0, view=0, settings=ViewSettings(gain=1.0, gamma=1.0, noise=0.0)
-    )
+    view = make_views(flat, fov, index, seed=0, epoch=0, view=0, settings=ViewSettings(gain=1.0, gamma=1.0, noise=0.0))
     assert (view.image_B1SS[~view.fov_B1SS] == 0).all()
     assert (view.image_B1SS[view.fov_B1SS] - 0.5).abs().max() < 1e-3
     assert (view.fov_B1SS.float().mean((1, 2, 3)) > 0.4).all()

@@ -57,12 +57,8 @@ def contestant(
     return Contestant(**(fields | changes))
 
 
-def decide(
-    challenger: Contestant, champion: Contestant | None, test: pd.DataFrame, **changes: Any
-) -> GateResult:
-    return gate.decide(
-        policy(**changes), challenger=challenger, champion=champion, test=test, bootstrap=BOOTSTRAP
-    )
+def decide(challenger: Contestant, champion: Contestant | None, test: pd.DataFrame, **changes: Any) -> GateResult:
+    return gate.decide(policy(**changes), challenger=challenger, champion=champion, test=test, bootstrap=BOOTSTRAP)
 
 
 def clauses(result: GateResult) -> dict[str, str]:
@@ -136,8 +132,7 @@ def test_the_interval_is_paired_and_resamples_patients() -> None:
             for patient in generator.choice(sorted(set(test[test.label == label].patient_id)), 10)
         ]
         pair = [
-            gate.macro_f1(pd.concat([one[one.patient_id == patient] for patient in chosen]))
-            for one in (theirs, mine)
+            gate.macro_f1(pd.concat([one[one.patient_id == patient] for patient in chosen])) for one in (theirs, mine)
         ]
         draws.append(pair[0] - pair[1])  # type: ignore[operator]
     assert loss.interval == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.03)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def test_no_new_key_is_made_for_a_workspace_with_patients() -> None:
 
 def test_an_older_key_is_found_beside_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = identity.create_key()
-    os.rename(identity.key_file(), identity.key_file().with_name("2025.key"))
+    identity.key_file().rename(identity.key_file().with_name("2025.key"))
     new = identity.create_key()
     assert [key.key_id for key in identity.load_keys()] == [new.key_id, old.key_id]
     assert identity.key_for(old.key_id, has_rows=True) == old

@@ -57,7 +57,9 @@ def test_the_bootstrap_draws_patients_within_their_class() -> None:
 
 def test_a_clustered_interval_is_wider_than_one_that_takes_frames_for_independent() -> None:
     """Ten patients, 50 frames each, all right or all wrong: 500 rows hold the information of ten."""
-    rows = [{"label": "glioma", "patient_id": f"p{p}", "predicted": "glioma" if p < 7 else "healthy"} for p in range(10)]
+    rows = [
+        {"label": "glioma", "patient_id": f"p{p}", "predicted": "glioma" if p < 7 else "healthy"} for p in range(10)
+    ]
     table = pd.DataFrame(rows * 50)
     parts = metrics.patient_confusions(table, CLASSES)
     weights = metrics.patient_bootstrap(["glioma"] * 10, draws=500, seed=0)

@@ -47,7 +47,12 @@ def test_a_missing_key_is_named_by_its_path(tmp_path: Path, document: dict[str, 
 
 @pytest.mark.parametrize(
     ("section", "key", "value"),
-    [("train", "top_share", 0.6), ("split", "test", 0.9), ("train", "batch_images", 30), ("extract", "side_px", 97)],
+    [
+        ("train", "top_share", 0.6),
+        ("split", "test", 0.9),
+        ("train", "batch_images", 30),
+        ("extract", "side_px", 97),
+    ],
 )
 def test_a_value_out_of_range_is_refused(
     tmp_path: Path, document: dict[str, Any], section: str, key: str, value: object

@@ -105,9 +105,7 @@ class DiesAfter:
         return call
 
 
-def test_a_registration_killed_after_any_step_is_finished_by_the_next(
-    tracked: Workspace, package: Path
-) -> None:
+def test_a_registration_killed_after_any_step_is_finished_by_the_next(tracked: Workspace, package: Path) -> None:
     steps = 0
     while True:
         steps += 1
@@ -250,9 +248,7 @@ def elsewhere(workspace: Workspace, folder: Path, *command: str) -> subprocess.C
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{workspace.tracking_database}"
-    return subprocess.run(
-        [sys.executable, "-I", *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-I", *command], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("how", [["mv"], ["cp", "-a"]])
@@ -304,9 +300,7 @@ def test_three_processes_meet_a_missing_database(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(source)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", CONNECT, root], cwd=tmp_path, env=environment, stdout=-1, stderr=-1
-        )
+        subprocess.Popen([sys.executable, "-c", CONNECT, root], cwd=tmp_path, env=environment, stdout=-1, stderr=-1)
         for _ in range(3)
     ]
     ends = [process.communicate(timeout=300) for process in started]
@@ -316,9 +310,7 @@ def test_three_processes_meet_a_missing_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_older_database_is_migrated_with_a_copy_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_database_is_migrated_with_a_copy_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config

@@ -79,9 +79,7 @@ def extract_report(videos: list[Video], rng: np.random.Generator) -> dict[str, A
         frames = int(rng.integers(40, 90))
         reasons = {name: int(rng.integers(0, 8)) for name in REASONS}
         kept = frames - sum(reasons.values())
-        rows.append(
-            {"video_id": video.video_id, "frames": frames, "kept": kept, "shape": "disc", "reasons": reasons}
-        )
+        rows.append({"video_id": video.video_id, "frames": frames, "kept": kept, "shape": "disc", "reasons": reasons})
     return {
         "recipe": "5f0c2a9d11e8",
         "decoder": "libavcodec 61.19.101",
@@ -155,19 +153,15 @@ def evaluate_report(
     masks: bool,
 ) -> dict[str, Any]:
     matrix = [
-        [sum(r["label"] == true and r["predicted"] == said for r in rows) for said in classes]
-        for true in classes
+        [sum(r["label"] == true and r["predicted"] == said for r in rows) for said in classes] for true in classes
     ]
     names = ("macro_f1", "balanced_accuracy", "auroc", "ece", "saliency_iou", "pointing")
     values = dict(zip(names, (0.871, 0.884, 0.962, 0.041, 0.702, 0.948), strict=True))
     if not masks:
         values |= {"saliency_iou": None, "pointing": None}
     return {
-        "metrics": values
-        | {"coverage": 0.793, "rejected": 0.031, "video_macro_f1": 0.914, "patient_macro_f1": 0.921},
-        "intervals": {
-            k: [v - 0.062, min(1.0, v + 0.047)] for k, v in values.items() if v is not None and k != "ece"
-        },
+        "metrics": values | {"coverage": 0.793, "rejected": 0.031, "video_macro_f1": 0.914, "patient_macro_f1": 0.921},
+        "intervals": {k: [v - 0.062, min(1.0, v + 0.047)] for k, v in values.items() if v is not None and k != "ece"},
         "per_class": {c: per_class(i, matrix, c, rows) for i, c in enumerate(classes)},
         "confusion": {"classes": classes, "matrix": matrix},
         "per_patient": per_patient(rows, videos, extract),
@@ -182,9 +176,7 @@ def per_class(place: int, matrix: list[list[int]], label: str, rows: list[dict[s
     return {"precision": precision, "recall": recall, "f1": f1, "frames": true, "patients": 3}
 
 
-def per_patient(
-    rows: list[dict[str, Any]], videos: list[Video], extract: dict[str, Any]
-) -> list[dict[str, Any]]:
+def per_patient(rows: list[dict[str, Any]], videos: list[Video], extract: dict[str, Any]) -> list[dict[str, Any]]:
     known = {video.video_id: video for video in videos}
     frames = {row["video_id"]: row["frames"] for row in extract["per_video"]}
     found = []
@@ -267,9 +259,7 @@ LINEAGE = {
     "previous": None,
     "params": {"train": {"seed": 0, "epochs": 12, "learning_rate": 0.002}, "evaluate": {"bootstrap": 1000}},
     "environment": {"python": "3.11.2", "platform": "linux-x86_64", "device": "cpu", "threads": 1},
-    "dvc_lock": {
-        stage: {"md5": sha256_bytes(stage.encode())[:32]} for stage in ("extract", "train", "evaluate")
-    },
+    "dvc_lock": {stage: {"md5": sha256_bytes(stage.encode())[:32]} for stage in ("extract", "train", "evaluate")},
 }
 DURATIONS = {"extract": 48.2, "train": 431.0, "evaluate": 37.5, "register": 6.1}
 
@@ -290,9 +280,7 @@ def disc(seed: int, mask: bool = True, correct: bool | None = True, caption: str
 
 
 def make_tiles(workspace: Workspace, masks: bool = True) -> list[Tile]:
-    return [
-        disc(seed, masks, pick.correct, pick.caption) for seed, pick in enumerate(frames_to_show(workspace))
-    ]
+    return [disc(seed, masks, pick.correct, pick.caption) for seed, pick in enumerate(frames_to_show(workspace))]
 
 
 def full_page(root: Path) -> tuple[Workspace, PageFacts]:
@@ -405,9 +393,7 @@ def test_a_better_calibration_is_green_although_its_figure_fell(
 
 def test_a_hostile_label_stays_text(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, [HOSTILE, "$x^{$ & co"])
-    gate = GATE | {
-        "clauses": [{"name": HOSTILE, "verdict": HOSTILE, "value": HOSTILE, "bound": None, "note": HOSTILE}]
-    }
+    gate = GATE | {"clauses": [{"name": HOSTILE, "verdict": HOSTILE, "value": HOSTILE, "bound": None, "note": HOSTILE}]}
     facts = gather(
         workspace,
         registration=REGISTRATION | {"name": HOSTILE, "aliases": [HOSTILE]},
@@ -423,9 +409,7 @@ def test_a_hostile_label_stays_text(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, masks=False)
-    facts = gather(
-        workspace, registration={"name": "lclsc", "version": "1"}, tiles=make_tiles(workspace, False)
-    )
+    facts = gather(workspace, registration={"name": "lclsc", "version": "1"}, tiles=make_tiles(workspace, False))
     page = build_page(facts)
     text = " ".join(Outline(page).text)
     assert re.search(r"Saliency IoU</span><strong>–</strong>", page)
@@ -450,9 +434,7 @@ def test_a_patient_without_a_kept_frame_is_neither_right_nor_wrong(
     facts = rendered[1]
     first, *others = facts.evaluation["per_patient"]
     silent = first | {"patient_id": "k1-SILENT", "kept": 0, "accuracy": None, "predicted": None}
-    page = build_page(
-        dataclasses.replace(facts, evaluation={**facts.evaluation, "per_patient": [silent, *others]})
-    )
+    page = build_page(dataclasses.replace(facts, evaluation={**facts.evaluation, "per_patient": [silent, *others]}))
     row = page[page.index("k1-SILENT") :].split("</tr>")[0]
     assert row.count("–") == 2
     assert "✕" not in row
@@ -565,9 +547,7 @@ def chromium() -> str:
     return found or pytest.skip("no Chromium on the PATH: the page is not opened in a browser")
 
 
-def test_a_browser_shows_tables_and_pictures(
-    tmp_path: Path, rendered: tuple[Workspace, PageFacts, str]
-) -> None:
+def test_a_browser_shows_tables_and_pictures(tmp_path: Path, rendered: tuple[Workspace, PageFacts, str]) -> None:
     path = tmp_path / "report.html"
     path.write_text(rendered[2], encoding="utf-8")
     command = [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]

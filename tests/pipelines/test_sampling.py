@@ -23,13 +23,18 @@ def test_every_batch_and_every_shard_of_it_is_balanced(data: tuple[np.ndarray, l
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(data: tuple[np.ndarray, list[str], list[str]]) -> None:
-    orders = [sampling.epoch_order(*data, batch=16, seed=seed, epoch=epoch) for seed, epoch in [(1, 0), (1, 0), (1, 1), (2, 0)]]
+    orders = [
+        sampling.epoch_order(*data, batch=16, seed=seed, epoch=epoch)
+        for seed, epoch in [(1, 0), (1, 0), (1, 1), (2, 0)]
+    ]
     assert (orders[0] == orders[1]).all()
     assert (orders[0] != orders[2]).any()
     assert (orders[0] != orders[3]).any()
 
 
-def test_neighbours_in_a_class_come_from_different_patients(data: tuple[np.ndarray, list[str], list[str]]) -> None:
+def test_neighbours_in_a_class_come_from_different_patients(
+    data: tuple[np.ndarray, list[str], list[str]],
+) -> None:
     labels, patients, videos = data
     order = sampling.epoch_order(labels, patients, videos, batch=12, seed=3, epoch=5).ravel()
     queue = [patients[index] for index in order if labels[index] == 0]

@@ -56,9 +56,7 @@ def test_the_same_seed_writes_the_same_bytes(dataset: Path, tmp_path: Path) -> N
 
 def test_another_seed_writes_other_videos(dataset: Path, tmp_path: Path) -> None:
     made(tmp_path / "other", seed=SEED + 1)
-    assert {row["sha256"] for row in rows(tmp_path / "other")}.isdisjoint(
-        row["sha256"] for row in rows(dataset)
-    )
+    assert {row["sha256"] for row in rows(tmp_path / "other")}.isdisjoint(row["sha256"] for row in rows(dataset))
 
 
 def test_processes_write_what_one_process_writes(
@@ -80,8 +78,7 @@ def test_a_patient_is_the_same_whatever_the_others(dataset: Path, tmp_path: Path
 
 def test_the_videos_of_one_patient_differ() -> None:
     first, second = (
-        phantom_video(seed=SEED, label="glioma", patient=0, video=video, frames=8, size_px=64)
-        for video in (0, 1)
+        phantom_video(seed=SEED, label="glioma", patient=0, video=video, frames=8, size_px=64) for video in (0, 1)
     )
     assert not np.array_equal(first.frames, second.frames)
     assert {first.domain, second.domain} == {"ex-vivo", "in-vivo"}

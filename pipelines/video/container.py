@@ -1,0 +1,68 @@
+"""Is a file as long as its own boxes say? FFmpeg plays what is left of a cut file; a stage must not."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+BOX_BYTES = 16  # the longest box header of any format here
+
+# Bytes that a box takes, header included, from its first 16 bytes; None where the box does not say.
+BoxLength = Callable[[bytes], int | None]
+
+
+def is_cut_short(path: Path) -> bool:
+    """True when a top-level box of an MP4, MOV, AVI, MKV or WebM file ends behind the end of the file."""
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        box_length = _box_length(file.read(BOX_BYTES))
+        while box_length is not None and position < size:
+            file.seek(position)
+            length = box_length(file.read(BOX_BYTES))
+            if length is None:
+                return False
+            position += length
+    return box_length is not None and position > size
+
+
+def _box_length(head: bytes) -> BoxLength | None:
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return _iso_box
+    if head[:4] == b"RIFF":
+        return _riff_chunk
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return _ebml_element
+    return None
+
+
+def _iso_box(head: bytes) -> int | None:
+    """ISO/IEC 14496-12: 32-bit size, type; 1: 64 bits of size follow, 0: the rest of the file."""
+    if len(head) < 8:
+        return BOX_BYTES  # too short for a header: cut
+    length = int.from_bytes(head[:4], "big")
+    if length == 1 and len(head) == BOX_BYTES:
+        length = int.from_bytes(head[8:16], "big")
+    return length if length >= 8 else None
+
+
+def _riff_chunk(head: bytes) -> int | None:
+    """Four letters, 32-bit little-endian size of what follows, padded to even. Recorders may leave 0."""
+    if len(head) < 8:
+        return None  # padding behind the last chunk
+    length: int = struct.unpack("<I", head[4:8])[0]
+    return 8 + length + length % 2 if length not in (0, 0xFFFFFFFF) else None
+
+
+def _ebml_element(head: bytes) -> int | None:
+    """RFC 8794: id and size are numbers whose leading zero bits tell their length; all ones: unknown."""
+    if not head or head[0] == 0:
+        return None
+    id_bytes = 9 - head[0].bit_length()
+    if len(head) <= id_bytes or head[id_bytes] == 0:
+        return None
+    size_bytes = 9 - head[id_bytes].bit_length()
+    field = int.from_bytes(head[id_bytes : id_bytes + size_bytes], "big")
+    unknown = (1 << 7 * size_bytes) - 1
+    length = field & unknown
+    return None if length == unknown else id_bytes + size_bytes + length

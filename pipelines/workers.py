@@ -1,0 +1,32 @@
+"""How many workers train, and on what. Changes nothing that is tracked."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pipelines.cluster import usable_cores
+from pipelines.errors import WrongUseError
+
+
+def visible_gpus() -> int:
+    return torch.cuda.device_count()
+
+
+def gpu_name() -> str | None:
+    """The kind of GPU that trains here, or None on a CPU."""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def worker_count(shards: int) -> int:
+    """Training workers: ``LCLSC_WORKERS``, else the GPUs seen, else at most two; must divide the shards."""
+    asked = os.environ.get("LCLSC_WORKERS")
+    workers = int(asked) if asked else visible_gpus() or min(2, usable_cores())
+    if workers < 1 or shards % workers:
+        raise WrongUseError(
+            "workers_do_not_divide",
+            f"{workers} workers cannot share {shards} logical shards evenly.",
+            f"Set LCLSC_WORKERS (or --workers) to a divisor of train.logical_shards ({shards}).",
+        )
+    return workers

@@ -1,0 +1,152 @@
+"""Reading clips: frames and times as ffprobe sees them, exact grey levels, a typed error for each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange
+from numpy.typing import NDArray
+
+from pipelines import video
+from pipelines.errors import VideoError
+
+RATE_HZ = 8
+
+
+def write_clip(
+    path: Path,
+    lumas_FHW: NDArray[np.uint8],
+    *,
+    color_range: ColorRange = ColorRange.MPEG,
+    codec: str = "ffv1",
+) -> Path:
+    """Luma codes as given, as yuv420p; FFV1 keeps them exactly. The first time stamp is 3 frames late."""
+    _, height_px, width_px = lumas_FHW.shape
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE_HZ)
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        stream.codec_context.color_range = color_range
+        for index, luma_HW in enumerate(lumas_FHW):
+            planes = np.full((height_px * 3 // 2, width_px), 128, np.uint8)
+            planes[:height_px] = luma_HW
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            frame.color_range = color_range
+            frame.pts, frame.time_base = index + 3, Fraction(1, RATE_HZ)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def noise(frames: int = 20, side_px: int = 64) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(16, 236, (frames, side_px, side_px)).astype(np.uint8)
+
+
+def code_of(path: Path) -> str:
+    with pytest.raises(VideoError) as caught:
+        list(video.read_frames(path))
+    assert path.name not in str(caught.value), "an error must not repeat a file's name"
+    assert str(path.parent) not in str(caught.value)
+    return caught.value.code
+
+
+def ffprobe_times(path: Path) -> list[float]:
+    """ffprobe -v error -select_streams v:0 -show_entries frame=best_effort_timestamp_time -of json CLIP"""
+    if shutil.which("ffprobe") is None:
+        if "ffprobe" in os.environ.get("LCLSC_REQUIRE", ""):
+            pytest.fail("LCLSC_REQUIRE names ffprobe, and it is not installed")
+        pytest.skip("ffprobe is not installed")
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "json"]
+    command += ["-show_entries", "frame=best_effort_timestamp_time", str(path)]
+    answer = subprocess.run(command, capture_output=True, check=True, text=True)
+    return [float(frame["best_effort_timestamp_time"]) for frame in json.loads(answer.stdout)["frames"]]
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_frames_and_times_are_those_of_ffprobe(tmp_path: Path, name: str) -> None:
+    clip = write_clip(tmp_path / name, noise(), codec="libx264")
+    frames = list(video.read_frames(clip))
+    assert [frame.index for frame in frames] == list(range(20))
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(ffprobe_times(clip), abs=1e-6)
+
+
+def test_times_start_where_the_stream_starts(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mkv", noise(4))
+    assert [frame.pts_seconds for frame in video.read_frames(clip)] == [0.375, 0.5, 0.625, 0.75]
+
+
+@pytest.mark.parametrize("color_range", [ColorRange.MPEG, ColorRange.UNSPECIFIED])
+def test_limited_range_is_spread_exactly(tmp_path: Path, color_range: ColorRange) -> None:
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    clip = write_clip(tmp_path / "clip.mkv", codes, color_range=color_range)
+    expected = [min(255, max(0, round(Fraction((code - 16) * 255, 219)))) for code in range(256)]
+    assert next(video.read_frames(clip)).luma_HW.ravel().tolist() == expected
+
+
+def test_full_range_is_left_alone(tmp_path: Path) -> None:
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    clip = write_clip(tmp_path / "clip.mkv", codes, color_range=ColorRange.JPEG)
+    assert next(video.read_frames(clip)).luma_HW.ravel().tolist() == list(range(256))
+
+
+def test_padding_at_the_end_of_lines_is_no_picture(tmp_path: Path) -> None:
+    codes = noise(1, 64)[:, :, :50]
+    luma_HW = next(video.read_frames(write_clip(tmp_path / "clip.mkv", codes, color_range=ColorRange.JPEG))).luma_HW
+    assert np.array_equal(luma_HW, codes[0])
+
+
+def test_grey_stored_as_rgb_keeps_its_levels(tmp_path: Path) -> None:
+    levels_HW = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=RATE_HZ)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
+        frame = av.VideoFrame.from_ndarray(np.repeat(levels_HW[..., None], 3, axis=2), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert np.array_equal(next(video.read_frames(tmp_path / "clip.mkv")).luma_HW, levels_HW)
+
+
+def test_reading_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", noise(), codec="libx264")
+    first, second = ([frame.luma_HW.tobytes() for frame in video.read_frames(clip)] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256)) * 50])
+def test_garbage_is_unreadable(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "Smith-John.mp4").write_bytes(content)
+    assert code_of(tmp_path / "Smith-John.mp4") == "unreadable"
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate, frame.pts = 16_000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert code_of(tmp_path / "sound.mp4") == "no_video_stream"
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.avi", "clip.mkv"])
+def test_a_cut_file_is_truncated_whatever_its_container(tmp_path: Path, name: str) -> None:
+    whole = write_clip(tmp_path / name, noise(), codec="libx264").read_bytes()
+    (tmp_path / f"cut-{name}").write_bytes(whole[: len(whole) * 6 // 10])
+    assert code_of(tmp_path / f"cut-{name}") == "truncated"
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["ffconcat version 1.0\nfile other.mkv\n", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nother.mkv\n"],
+)
+def test_a_file_that_names_other_files_is_never_followed(tmp_path: Path, script: str) -> None:
+    write_clip(tmp_path / "other.mkv", noise(4))
+    (tmp_path / "clip.mp4").write_text(script)
+    assert code_of(tmp_path / "clip.mp4") == "unreadable"
