@@ -73,7 +73,7 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
     """The version, and whether it is a new one: equal weights are a new evaluation of the one that has them."""
     key = keys.retrain_key(workspace)
     same = store.find_version_by_weights(sha256_file(workspace.weights))
-    if same is not None and same.complete and same.tags[registry.KEY] != key:
+    if same and same.complete and same.tags[registry.KEY] != key and _is_same_model(workspace, store, same):
         return _evaluated_again(workspace, store, same, key), False
     with tempfile.TemporaryDirectory(dir=workspace.state) as folder:
         sealed = _package(workspace, params, store, commit, Path(folder) / "package")
@@ -89,6 +89,12 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
         version = store.register(submission)
     _note_registered(workspace, version)
     return version, True
+
+
+def _is_same_model(workspace: Workspace, store: Registry, version: Version) -> bool:
+    """Weights alone do not make a model: new validation patients change its calibration."""
+    card = store.download(version) / "artifacts" / "model" / workspace.model_card.name
+    return sha256_file(card) == sha256_file(workspace.model_card)
 
 
 def _evaluated_again(workspace: Workspace, store: Registry, version: Version, key: str) -> Version:

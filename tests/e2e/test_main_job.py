@@ -1,0 +1,170 @@
+"""The main job on real video files, through the command line, as a user would do it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from e2e.line import Line
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_first_model_that_passes_the_gate_is_champion(built: Line) -> None:
+    assert built.json("status")["last_result"]["aliases"] == ["champion"]
+    for name in ("dvc.lock", "models/model.safetensors", "reports/report.html", "reports/gate.json"):
+        assert (built.root / name).is_file()
+    assert len(list((built.root / "data" / "frames").glob("*.parquet"))) == 15
+
+
+def test_everything_is_committed_and_in_the_remotes(built: Line) -> None:
+    assert built.tool("git", "status", "--porcelain") == ""
+    findings = {finding["name"]: finding for finding in built.json("doctor")["findings"]}
+    assert findings["DVC remotes"]["found"] == "hold every object"
+
+
+def test_raw_videos_go_to_the_identified_remote_alone(built: Line) -> None:
+    listed = built.tool("git", "show", "HEAD:videos.dvc")
+    assert "remote: identified" in listed
+    videos = {path.stat().st_size for path in (built.root / "videos").iterdir()}
+    stored = {path.stat().st_size for path in (built.root / "remotes" / "storage").rglob("*") if path.is_file()}
+    assert videos
+    assert not videos & stored
+
+
+def test_a_second_retrain_does_nothing_and_says_why(built: Line) -> None:
+    before = built.tool("git", "rev-parse", "HEAD")
+    started = time.monotonic()
+    report = built.json("retrain")
+    print(f"up to date after {time.monotonic() - started:.1f} s")
+    assert (report["status"], report["version"]) == ("up_to_date", "1")
+    assert {stage["state"] for stage in report["stages"].values()} == {"skipped"}
+    assert built.tool("git", "rev-parse", "HEAD") == before
+    assert built.json("retrain", "--dry-run") == {"schema": "plan/1", "up_to_date": True, "stale": {}}
+
+
+def test_dvc_repro_by_hand_gives_the_same_lock(taken_in: Line, built: Line, tmp_path: Path) -> None:
+    line = taken_in.copy(tmp_path / "by hand")
+    line.tool("dvc", "repro", "--quiet", extra={"DVC_SITE_CACHE_DIR": str(tmp_path / "site")})
+    assert line.lock() == built.lock()
+
+
+def test_no_raw_identity_leaves_intake(built: Line) -> None:
+    """Outside the identified zone: not in git, tables, shards, MLflow, Prefect, logs or reports."""
+    raw = b"PHANTOM-"
+    zone = {built.root / "videos", built.root / "remotes" / "identified", built.root / ".dvc" / "cache"}
+    for path in built.root.rglob("*"):
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in zone):
+            assert raw not in path.read_bytes(), path
+    assert "PHANTOM-" not in built.tool("git", "log", "--all", "-p", "--text")
+
+
+def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, phantoms: Path, tmp_path: Path) -> None:
+    line = built.copy(tmp_path / "workspace")
+    manifest = phantoms / "more" / "manifest.csv"
+    assert line.json("intake", str(manifest.parent))["patients"] == {"train": 3}
+    report = line.json("retrain")
+    assert {name: report["stages"]["extract"][name] for name in ("new", "reused", "removed")} == {
+        "new": 3,
+        "reused": 15,
+        "removed": 0,
+    }
+    assert (report["status"], report["version"], report["aliases"]) == ("registered", "2", ["challenger"])
+    assert report["champion"]["version"] == "1"
+    assert set(report["champion"]["metrics"]) <= set(report["metrics"])
+    assert "champion" in (line.root / "reports" / "report.html").read_text()
+
+
+def test_predictions_are_those_of_mlflow_in_an_empty_folder(built: Line, tmp_path: Path) -> None:
+    video = sorted((built.root / "videos").iterdir())[0]
+    sheet = tmp_path / "sheet.png"
+    ours = built.json("predict", str(video), "--sheet", str(sheet))
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"dataframe_split": {"columns": ["video"], "data": [[str(video)]]}}))
+    built.tool(
+        *("mlflow", "models", "predict", "--model-uri", "models:/lclsc@champion", "--env-manager", "local"),
+        *("--input-path", str(request), "--content-type", "json", "--output-path", str(tmp_path / "answer.json")),
+        cwd=empty,
+        extra={
+            "MLFLOW_TRACKING_URI": f"sqlite:///{built.root}/mlflow.db",
+            "LCLSC_SERVE_ROOT": str(video.parent),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    )
+    rows = json.loads((tmp_path / "answer.json").read_text())["predictions"]
+    kept = [frame for frame in ours["frames"] if frame["keep"]]
+    assert [(row["frame_index"], row["class"]) for row in rows] == [
+        (frame["frame_index"], frame["class"]) for frame in kept
+    ]
+    assert list(empty.iterdir()) == []
+
+
+def test_a_moved_workspace_goes_on(built: Line, tmp_path: Path) -> None:
+    line = built.copy(tmp_path / "elsewhere")
+    assert line.json("retrain")["status"] == "up_to_date"
+    video = sorted((line.root / "videos").iterdir())[0]
+    assert line.json("predict", str(video))["version"] == "1"
+
+
+@pytest.mark.parametrize("stage", ["extract", "train"])
+def test_a_killed_retrain_is_finished_by_the_next_one_with_the_same_bytes(
+    taken_in: Line, built: Line, tmp_path: Path, stage: str
+) -> None:
+    line = taken_in.copy(tmp_path / "workspace")
+    process = line.start("retrain", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_until_at_work(line, process, stage)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    report = line.json("retrain")
+    assert report["status"] == "registered"
+    assert line.outputs() == built.outputs()
+    assert line.json("retrain")["status"] == "up_to_date"
+    assert _processes_of(line) == []
+
+
+def test_errors_have_a_cause_a_remedy_and_their_exit_code(built: Line, tmp_path: Path) -> None:
+    source = Path(__file__).parents[2]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lclsc")), "retrain", "--json", "--workspace", str(source)],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "source_tree"
+    line = built.copy(tmp_path / "workspace")
+    line.set_params(train={"top_share": 0.9})
+    assert "train.top_share" in line.run("retrain", expect=2).stderr
+    assert "Traceback" not in line.run("predict", "nothing.mp4", expect=2).stderr
+
+
+def _wait_until_at_work(line: Line, process: subprocess.Popen[str], stage: str) -> None:
+    """Extraction: some shards are there, not all. Training: Ray has written a checkpoint."""
+    patterns = {"extract": "data/frames/[0-9a-f]*.parquet", "train": ".state/ray/*/checkpoint_*"}
+    deadline = time.monotonic() + 240
+    while not list(line.root.glob(patterns[stage])):
+        assert process.poll() is None, "the retrain ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _processes_of(line: Line) -> list[str]:
+    """Processes that still carry this workspace's mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("LCLSC_OWNER", "").endswith(f":{line.root}"):
+                found.append(process.name())
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
