@@ -41,13 +41,21 @@ def main() -> None:
         if "--debug" in arguments or os.environ.get("LCLSC_DEBUG"):
             raise
         if "--json" in arguments:
-            console.print_json({"status": "failed", "error": error.as_json()})
+            console.print_json(_failure(arguments[0], error))
         else:
             console.print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         console.err.print("stopped; run the same command again to go on")
         sys.exit(130)
+
+
+def _failure(command: str, error: LclscError) -> dict[str, Any]:
+    """The command's own shape with nothing in it but the error."""
+    report: dict[str, Any] = {"schema": f"{command}/1", "status": "failed", "error": error.as_json()}
+    if command == "retrain":
+        report |= {"version": None, "aliases": [], "stages": {}, "metrics": {}}
+    return report
 
 
 def _open(folder: Path) -> Workspace:
@@ -273,7 +281,11 @@ def _print_pages(folder: Path) -> None:
     lines = (
         ("the report", f"xdg-open {folder / 'reports' / 'report.html'}"),
         ("MLflow's page", f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///{database}"),
-        ("Prefect's page", f"PREFECT_HOME={home.absolute()} prefect server start --host 127.0.0.1"),
+        (
+            "Prefect's page",
+            f"PREFECT_SERVER_ANALYTICS_ENABLED=false PREFECT_HOME={home.absolute()} "
+            "prefect server start --host 127.0.0.1",
+        ),
     )
     for what, command in lines:
         console.out.print(f"  {what:<15} {command}", highlight=False, soft_wrap=True)

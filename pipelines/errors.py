@@ -50,6 +50,8 @@ class StageError(LclscError):
 class VideoError(StageError):
     """One video cannot be read. Never names a patient or a source path, only what is wrong with the bytes."""
 
+    exit_code = 1
+
 
 class OutsideSystemError(LclscError):
     """git, DVC, Ray, MLflow or Prefect did not do what was asked."""

@@ -7,10 +7,6 @@ never passes a model for lack of numbers.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pipelines import lineage, metrics, settings
-from pipelines.errors import OutsideSystemError, StageError
+from pipelines import lineage, metrics
+from pipelines.errors import StageError
 from pipelines.files import digest, read_json, sha256_file, write_json
+from pipelines.package import child
 from pipelines.package.build import training_videos
 from pipelines.params import EvaluateParams, PromoteParams
 
-CHILD = Path(__file__).parent / "package" / "score_child.py"
 COLUMNS = ["video_id", "frame_index", "predicted", "probabilities", "reject"]
 ROUNDING = 1e-12
 Verdict = Literal["passed", "refused", "undecided"]
@@ -258,33 +254,10 @@ def _span(interval: list[float] | None, confidence: float) -> str:
 
 
 def _score(package: Path, videos: Mapping[str, Path], out: Path) -> None:
-    _remove_byte_code(package)
     with tempfile.TemporaryDirectory(prefix="lclsc-gate-") as name:
-        scratch = Path(name)
-        write_json(scratch / "request.json", {video_id: str(path.resolve()) for video_id, path in videos.items()})
-        python = [sys.executable, "-I", "-B"]  # isolated from this checkout
-        arguments = [str(path.resolve()) for path in (CHILD, package, scratch / "request.json", out)]
-        done = subprocess.run([*python, *arguments], cwd=scratch, env=_environment(), capture_output=True, text=True)
-    if done.returncode:
-        raise OutsideSystemError(
-            "scoring_failed",
-            f"The packaged model {package.name} could not be run: {done.stderr.strip()[-400:]}",
-            "If the environment was upgraded since it was built, retrain: it may need the older one.",
-        )
-
-
-def _remove_byte_code(package: Path) -> None:
-    """The package's digest leaves it out, so it must not run in the source's place."""
-    for folder in list(package.rglob("__pycache__")):
-        shutil.rmtree(folder)
-
-
-def _environment() -> dict[str, str]:
-    """The user's, without what would make a served model of it or tie it to a tracking store."""
-    unwanted = ("PYTHON", "MLFLOW", "_MLFLOW", "__pyfunc", "LCLSC_SERVE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    # One thread, as in evaluation: sums must not depend on how many cores this machine has.
-    return kept | settings.OFFLINE | settings.SAFE | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        request = Path(name) / "request.json"
+        write_json(request, {video_id: str(path.resolve()) for video_id, path in videos.items()})
+        child.run("score_child.py", package, request, out)
 
 
 def _rows(folder: Path, video_id: str) -> list[dict[str, Any]]:

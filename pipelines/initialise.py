@@ -49,9 +49,12 @@ def run(root: Path, *, preset: Preset, remote: str | None) -> Workspace:
 def _build(workspace: Workspace, preset: Preset, remote: str | None) -> None:
     workspace.root.mkdir(parents=True)
     settings.apply()
-    for folder in (workspace.videos, workspace.masks, workspace.remotes / "identified"):
+    for folder in (workspace.videos, workspace.masks):
         private_folder(folder)
-    versioning.initialise(workspace, remote)
+    if remote is None:
+        private_folder(workspace.remotes / "identified")
+    # A relative folder is the caller's, not the workspace's; an address stays as it is.
+    versioning.initialise(workspace, str(Path(remote).absolute()) if remote and "://" not in remote else remote)
     private_folder(workspace.root / ".dvc" / "cache")
     shutil.copyfile(template_file("dvc.yaml"), workspace.dvc_yaml)
     _write_params(workspace, preset)

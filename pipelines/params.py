@@ -64,12 +64,15 @@ class ViewParams(Section):
     rotate_degrees: Annotated[float, Field(ge=0, le=180)]
     """Rotation drawn from -r to r."""
     flip: bool
+    """Mirror half of the views."""
     zoom: Annotated[float, Field(ge=1, le=2)]
     """Magnification drawn from 1/z to z."""
     shift: Annotated[float, Field(ge=0, le=0.5)]
     """Shift in either direction, in half sides."""
     gain: Annotated[float, Field(ge=1, le=4)]
+    """Brightness factor drawn from 1/g to g."""
     gamma: Annotated[float, Field(ge=1, le=4)]
+    """Gamma drawn from 1/g to g."""
     noise: Annotated[float, Field(ge=0, le=1)]
     """Largest standard deviation of added noise, grey range 1."""
     blur: Annotated[float, Field(ge=0, le=1 / 3)]
@@ -78,9 +81,13 @@ class ViewParams(Section):
 
 class TrainParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    encoder: str
+    """Of initial weights, batch order and views."""
+    encoder: Literal["compact", "resnet10", "resnet18"]
+    """Network below the dense head; compact is made for CPUs."""
     embedding_dim: Count
+    """Width of the embedding."""
     epochs: Count
+    """Passes over the training frames."""
     batch_images: Count
     """Images a step over all logical shards; each gives two views."""
     logical_shards: Count
@@ -88,8 +95,11 @@ class TrainParams(Section):
     reduction: Literal["ordered", "ddp"]
     """How gradients of the shards are summed: in fixed order (same bytes on any number of workers) or by all-reduce."""
     threads_per_shard: Count
+    """CPU threads of a worker; fixed, because sums depend on it."""
     learning_rate: Positive
+    """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
     weight_decay: Annotated[float, Field(ge=0)]
+    """Of AdamW; norms and biases do not decay."""
     warmup: Share
     """Share of steps with rising learning rate."""
     clip_norm: Positive
@@ -101,6 +111,7 @@ class TrainParams(Section):
     saliency_weight: Annotated[float, Field(ge=0)]
     """lambda: weight of saliency consistency and its pooling term."""
     consistency: Literal["mse", "l1", "cosine"]
+    """How the saliency maps of two views are compared."""
     top_share: Annotated[float, Field(gt=0, le=0.5)]
     """rho: share of map cells in each of the top-K maximum and minimum pools."""
     contrast_margin: Share
@@ -124,9 +135,11 @@ class TrainParams(Section):
 
 class EvaluateParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Of the bootstrap."""
     bootstrap: Annotated[int, Field(ge=100)]
     """Patient-clustered bootstrap draws behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    """Of the intervals."""
 
 
 class RegisterParams(Section):
@@ -144,6 +157,7 @@ class PromoteParams(Section):
     min_patients: Count
     """Unseen patients below which the gate is undecided."""
     allow_new_classes: bool
+    """May a challenger know other classes than the champion? They are then compared on shared ones."""
 
 
 class Params(Section):

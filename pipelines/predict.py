@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines import registry
-from pipelines.errors import WrongUseError
-from pipelines.files import write_bytes
-from pipelines.inference import Classifier, VideoPrediction, load_classifier, predict_video
+from pipelines.errors import VideoError, WrongUseError
+from pipelines.files import read_json, write_bytes
+from pipelines.inference import Prediction, VideoPrediction
+from pipelines.package import child
 from pipelines.registry import Registry, Version
 from pipelines.report.sheet import Tile, png_bytes, saliency_sheet
 from pipelines.workspace import Workspace
@@ -24,20 +29,34 @@ def run(workspace: Workspace, video: Path, *, model: str | None, sheet: Path | N
         raise WrongUseError("no_video", f"{video} is not a file.", "Name a video file.")
     store = registry.connect(workspace)
     version = choose(store, model)
-    classifier = load_classifier(store.download(version) / "artifacts" / "model")
-    found = predict_video(classifier, video)
+    package = store.download(version)
+    classes = list(read_json(package / "artifacts" / "model" / "model.json")["classes"])
+    found = _classified(package, video)
     if sheet is not None:
         write_bytes(
             sheet,
-            png_bytes(saliency_sheet(_tiles(classifier, found), title=f"{video.name}: version {version.version}")),
+            png_bytes(saliency_sheet(_tiles(classes, found), title=f"{video.name}: version {version.version}")),
         )
     return {
         "schema": "predict/1",
         "version": version.version,
-        "classes": classifier.classes,
-        "video": _whole(classifier, found),
-        "frames": [_frame(classifier, found, n) for n in range(len(found.frame_index_N))],
+        "classes": classes,
+        "video": _whole(classes, found),
+        "frames": [_frame(classes, found, n) for n in range(len(found.frame_index_N))],
     }
+
+
+def _classified(package: Path, video: Path) -> VideoPrediction:
+    """Asked in the package's own process: its readers and thresholds are those it was trained with."""
+    with tempfile.TemporaryDirectory(prefix="lclsc-predict-") as folder:
+        out = Path(folder) / "answer.npz"
+        said = child.run("predict_child.py", package, video, out)
+        if said:
+            raise VideoError(**json.loads(said))
+        with np.load(out, allow_pickle=False) as arrays:
+            prediction = Prediction(**{field.name: arrays[field.name] for field in fields(Prediction)})
+            own = {field.name: arrays[field.name] for field in fields(VideoPrediction) if field.name in arrays}
+            return VideoPrediction(prediction=prediction, **own)
 
 
 def choose(store: Registry, model: str | None) -> Version:
@@ -56,13 +75,13 @@ def choose(store: Registry, model: str | None) -> Version:
     return found
 
 
-def _frame(classifier: Classifier, found: VideoPrediction, n: int) -> dict[str, Any]:
+def _frame(classes: Sequence[str], found: VideoPrediction, n: int) -> dict[str, Any]:
     prediction = found.prediction
-    shares = zip(classifier.classes, prediction.probabilities_NK[n], strict=True)
+    shares = zip(classes, prediction.probabilities_NK[n], strict=True)
     return {
         "frame_index": int(found.frame_index_N[n]),
         "pts_seconds": float(found.pts_seconds_N[n]),
-        "class": classifier.classes[prediction.predicted_N[n]],
+        "class": classes[prediction.predicted_N[n]],
         "probabilities": {name: float(share) for name, share in shares},
         "score": float(prediction.score_N[n]),
         "reject": bool(prediction.reject_N[n]),
@@ -70,30 +89,30 @@ def _frame(classifier: Classifier, found: VideoPrediction, n: int) -> dict[str, 
     }
 
 
-def _whole(classifier: Classifier, found: VideoPrediction) -> dict[str, Any]:
+def _whole(classes: Sequence[str], found: VideoPrediction) -> dict[str, Any]:
     """Mean probabilities over the frames fit to be judged, as evaluation pools them."""
     use_N = found.keep_N
     if not use_N.any():
         return {"class": None, "probabilities": None, "frames_judged": 0}
     mean_K = found.prediction.probabilities_NK[use_N].mean(0)
     return {
-        "class": classifier.classes[int(mean_K.argmax())],
-        "probabilities": {name: float(share) for name, share in zip(classifier.classes, mean_K, strict=True)},
+        "class": classes[int(mean_K.argmax())],
+        "probabilities": {name: float(share) for name, share in zip(classes, mean_K, strict=True)},
         "frames_judged": int(use_N.sum()),
     }
 
 
-def _tiles(classifier: Classifier, found: VideoPrediction) -> list[Tile]:
+def _tiles(classes: Sequence[str], found: VideoPrediction) -> list[Tile]:
     """Evenly spread over the frames fit to be judged, or over all where none is."""
     candidates = np.flatnonzero(found.keep_N) if found.keep_N.any() else np.arange(len(found.keep_N))
     chosen = candidates[
         np.unique(np.linspace(0, len(candidates) - 1, min(SHEET_TILES, len(candidates))).round().astype(int))
     ]
-    return [_tile(classifier, found, int(n)) for n in chosen]
+    return [_tile(classes, found, int(n)) for n in chosen]
 
 
-def _tile(classifier: Classifier, found: VideoPrediction, n: int) -> Tile:
-    frame = _frame(classifier, found, n)
+def _tile(classes: Sequence[str], found: VideoPrediction, n: int) -> Tile:
+    frame = _frame(classes, found, n)
     state = " (rejected)" if frame["reject"] else ""
     return Tile(
         image_SS=found.images_NSS[n],

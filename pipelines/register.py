@@ -18,12 +18,13 @@ import numpy as np
 
 from pipelines import frames, gate, keys, ledger, lineage, manifest, package, registry, versioning, workers
 from pipelines import params as parameters
-from pipelines.files import canonical_json, read_json, sha256_file, write_json, write_text
+from pipelines.files import canonical_json, read_json, sha256_file, write_bytes, write_json, write_text
 from pipelines.inference import load_classifier
 from pipelines.params import Params
 from pipelines.registry import Registry, Submission, Version
 from pipelines.report import page
-from pipelines.report.sheet import Tile
+from pipelines.report.figures import confusion_matrix
+from pipelines.report.sheet import Tile, png_bytes, saliency_sheet
 from pipelines.workspace import Workspace, template_file
 
 SHAPING = ("split", "extract", "train", "evaluate")
@@ -238,6 +239,8 @@ def _publish(
 ) -> None:
     """The report page, kept beside the model in MLflow."""
     record = lineage.read(store.download(version))
+    tiles = _tiles(workspace, page.frames_to_show(workspace))
+    _draw(workspace, tiles)
     registration = {
         "name": store.name,
         "version": version.version,
@@ -250,11 +253,20 @@ def _publish(
         gate=decision,
         lineage=record,
         durations=durations,
-        tiles=_tiles(workspace, page.frames_to_show(workspace)),
+        tiles=tiles,
         commit=version.tags["git_commit"],
     )
     write_text(workspace.report_page, page.build_page(facts))
-    store.log_artifacts(version.run_id, [workspace.report_page, workspace.gate_report, workspace.predictions])
+    pictures = (workspace.confusion_picture, workspace.saliency_picture)
+    files = (workspace.report_page, workspace.gate_report, workspace.predictions, *pictures)
+    store.log_artifacts(version.run_id, files)
+
+
+def _draw(workspace: Workspace, tiles: Sequence[Tile]) -> None:
+    """The page's pictures as files of their own, for MLflow's page and for slides."""
+    confusion = read_json(workspace.stage_report("evaluate"))["confusion"]
+    write_text(workspace.confusion_picture, confusion_matrix(confusion["classes"], confusion["matrix"]))
+    write_bytes(workspace.saliency_picture, png_bytes(saliency_sheet(tiles)))
 
 
 def _tiles(workspace: Workspace, picks: Sequence[page.Pick]) -> list[Tile]:

@@ -75,6 +75,8 @@ class Workspace:
     reports = _At("reports")
     report_page = _At("reports", "report.html")
     gate_report = _At("reports", "gate.json")
+    confusion_picture = _At("reports", "confusion_matrix.svg")
+    saliency_picture = _At("reports", "saliency_sheet.png")
     quarantine = _At("quarantine")
     remotes = _At("remotes")
     tracking_database = _At("mlflow.db")

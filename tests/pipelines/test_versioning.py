@@ -1,0 +1,99 @@
+"""Real git and real DVC in a small workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines import initialise, versioning
+from pipelines.errors import OutsideSystemError, WrongUseError
+from pipelines.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("versioning") / "workspace"
+    initialise.run(root, preset="cpu", remote=None)
+    return root
+
+
+@pytest.fixture
+def workspace(template: Path, tmp_path: Path) -> Workspace:
+    subprocess.run(["cp", "-a", str(template), str(tmp_path / "w")], check=True)
+    return Workspace(tmp_path / "w")
+
+
+def test_a_new_workspace_is_clean_and_committed(workspace: Workspace) -> None:
+    assert versioning.hand_edits(workspace) == []
+    assert versioning.git(workspace, "status", "--porcelain") == ""
+    assert versioning.stages(workspace) == ["extract", "train", "evaluate"]
+
+
+def test_nothing_absolute_stands_in_what_it_keeps(workspace: Workspace, template: Path) -> None:
+    kept = versioning.git(workspace, "ls-files").splitlines()
+    assert ".dvc/config" in kept
+    assert not [name for name in kept if str(template) in (workspace.root / name).read_text()]
+
+
+def test_init_refuses_a_folder_with_something_in_it(workspace: Workspace) -> None:
+    with pytest.raises(WrongUseError, match="is not empty"):
+        initialise.run(workspace.root, preset="cpu", remote=None)
+
+
+def test_a_commit_takes_its_paths_and_leaves_the_rest(workspace: Workspace) -> None:
+    (workspace.root / "notes.txt").write_text("mine")
+    subprocess.run(["git", "add", "notes.txt"], cwd=workspace.root, check=True)
+    workspace.manifest.write_text(workspace.manifest.read_text() + "x\n")
+    assert versioning.commit(workspace, versioning.OWN_INPUTS, "change")
+    assert versioning.git(workspace, "show", "--name-only", "--format=", "HEAD") == "manifest.csv"
+    assert versioning.hand_edits(workspace) == ["notes.txt"]
+    assert not versioning.commit(workspace, versioning.OWN_INPUTS, "nothing")
+
+
+def test_objects_lost_from_the_remote_are_found_although_dvc_says_all_is_well(workspace: Workspace) -> None:
+    (workspace.masks / "m.tif").write_bytes(b"mask")
+    versioning.track(workspace, "masks")
+    versioning.push_objects(workspace)
+    stored = [path for path in (workspace.remotes / "storage").rglob("*") if path.is_file() and path.suffix != ".dir"]
+    lost = next(path for path in stored if path.read_bytes() == b"mask")
+    lost.chmod(0o600)
+    lost.unlink()
+    assert versioning.missing_objects(workspace) == [f"storage:{lost.parent.name}{lost.name}"]
+    with pytest.raises(OutsideSystemError, match="not in the DVC remote"):
+        versioning.push_objects(workspace)
+
+
+def test_locks_of_dead_processes_are_cleared_and_of_living_ones_kept(workspace: Workspace) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    path = workspace.root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(exist_ok=True)
+    alive = {"pid": os.getpid(), "cmd": "dvc"}
+    entry = {"pid": dead.pid, "cmd": "dvc"}
+    path.write_text(json.dumps({"write": {"/a": entry, "/b": alive}, "read": {"/c": [entry, alive]}}))
+    assert versioning.stale_lock_pids(workspace) == [dead.pid]
+    versioning.clear_stale_locks(workspace)
+    assert json.loads(path.read_text()) == {"write": {"/b": alive}, "read": {"/c": [alive]}}
+
+
+def test_a_diverged_history_is_refused_and_a_longer_one_taken(workspace: Workspace, tmp_path: Path) -> None:
+    remote = tmp_path / "origin.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(workspace.root), str(remote)], check=True)
+    versioning.git(workspace, "remote", "add", "origin", str(remote))
+    subprocess.run(["git", "clone", "--quiet", str(remote), str(tmp_path / "other")], check=True)
+    other = Workspace(tmp_path / "other")
+    other.manifest.write_text(other.manifest.read_text() + "x\n")
+    versioning.commit(other, ["manifest.csv"], "theirs")
+    versioning.push_commits(other)
+    versioning.fast_forward(workspace)
+    assert versioning.head(workspace) == versioning.head(other)
+    for place, text in ((workspace, "y\n"), (other, "z\n")):
+        place.manifest.write_text(place.manifest.read_text() + text)
+        versioning.commit(place, ["manifest.csv"], "both")
+    versioning.push_commits(other)
+    with pytest.raises(OutsideSystemError, match="hold different commits"):
+        versioning.fast_forward(workspace)
