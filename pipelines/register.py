@@ -35,8 +35,14 @@ def start_run(workspace: Workspace, key: str, reason: str) -> str:
     """The MLflow run of this key, found or made before training so that losses can be watched live."""
     store = registry.connect(workspace)
     run_id = store.find_or_create_run(key, f"retrain {_data_version(workspace)}")
+    store.resume_run(run_id)
     store.set_run_tags(run_id, {"reason": reason})
     return run_id
+
+
+def fail_run(workspace: Workspace, run_id: str) -> None:
+    """A retrain that ended in an error must not look as if it still ran."""
+    registry.connect(workspace).finish_run(run_id, "FAILED")
 
 
 def log_epoch(workspace: Workspace, run_id: str, metrics: Mapping[str, float]) -> None:

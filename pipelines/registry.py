@@ -183,6 +183,11 @@ class Registry:
             run = self.client.create_run(self.experiment_id(), tags={KEY: key}, run_name=name)
             return str(run.info.run_id)
 
+    def resume_run(self, run_id: str) -> None:
+        """A run that failed or was killed is at work again."""
+        if self.client.get_run(run_id).info.status != "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+
     def finish_run(self, run_id: str, status: str = "FINISHED") -> None:
         """``status``: FINISHED, FAILED or KILLED. A run that has ended keeps its end."""
         if self.client.get_run(run_id).info.status == "RUNNING":

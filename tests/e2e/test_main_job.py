@@ -148,6 +148,17 @@ def test_errors_have_a_cause_a_remedy_and_their_exit_code(built: Line, tmp_path:
     assert "Traceback" not in line.run("predict", "nothing.mp4", expect=2).stderr
 
 
+def test_a_stage_that_fails_says_why_in_one_place(built: Line, tmp_path: Path) -> None:
+    line = built.copy(tmp_path / "workspace")
+    line.set_params(split={"min_patients": 99})
+    done = line.run("retrain", "--json", expect=3)
+    report = json.loads(done.stdout)
+    assert (report["status"], report["error"]["code"]) == ("failed", "too_few_classes")
+    assert "Traceback" not in done.stderr
+    line.set_params(split={"min_patients": 3})
+    assert line.json("retrain")["status"] in ("registered", "up_to_date")
+
+
 def _wait_until_at_work(line: Line, process: subprocess.Popen[str], stage: str) -> None:
     """Extraction: some shards are there, not all. Training: Ray has written a checkpoint."""
     patterns = {"extract": "data/frames/[0-9a-f]*.parquet", "train": ".state/ray/*/checkpoint_*"}
