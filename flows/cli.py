@@ -188,8 +188,8 @@ def _print_intake(report: Any) -> None:
         rows = [(error.file, error.row, error.column, error.value, error.message) for error in report.errors]
         console.out.print(console.table("Not taken in", ("file", "row", "column", "value", "problem"), rows))
     if report.quarantined:
-        aside = [(item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
-        console.out.print(console.table("Quarantined", ("video", "reason", "remedy"), aside))
+        aside = [(item["row"], item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
+        console.out.print(console.table("Quarantined", ("row", "video", "reason", "remedy"), aside))
 
 
 @app.command()

@@ -41,7 +41,7 @@ class IntakeReport:
 
     taken: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
-    quarantined: list[dict[str, str]] = field(default_factory=list)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
     new_labels: list[str] = field(default_factory=list)
     patients: dict[str, int] = field(default_factory=dict)
@@ -116,7 +116,7 @@ def _take(
             report.taken.append(video_id)
     except VideoError as error:
         _quarantine(workspace, row, video_id, copy, error)
-        report.quarantined.append({"video_id": video_id, "reason": error.code, "remedy": error.remedy})
+        report.quarantined.append({"row": row.row, "video_id": video_id, "reason": error.code, "remedy": error.remedy})
     finally:
         copy.unlink(missing_ok=True)
 
