@@ -11,7 +11,7 @@ import typer
 
 from flows import console
 from pipelines import settings
-from pipelines.errors import LclscError, WrongUseError
+from pipelines.errors import LclscError, WrongUseError, unexpected
 from pipelines.workspace import Workspace
 
 app = typer.Typer(
@@ -37,9 +37,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         app(standalone_mode=True)
-    except LclscError as error:
+    except Exception as raised:
         if "--debug" in arguments or os.environ.get("LCLSC_DEBUG"):
             raise
+        error = raised if isinstance(raised, LclscError) else unexpected(raised)
         if "--json" in arguments:
             console.print_json(_failure(arguments[0], error))
         else:
@@ -208,10 +209,12 @@ def retrain(
     Example: lclsc retrain --workspace clinic --reason "March batch"
     """
     from flows import planning
+    from pipelines import locks
 
     place = _open(workspace)
     if workers is not None:
         os.environ["LCLSC_WORKERS"] = str(workers)
+    planning.require_workers(place)
     if dry_run:
         _print_dry_run(planning.make(place), json)
         return
@@ -219,7 +222,8 @@ def retrain(
     if report is None:
         from flows.retrain import retrain as flow
 
-        with console.stdout_to_stderr(json):
+        # Marked before Prefect starts its server: it must not outlive a killed run either.
+        with console.stdout_to_stderr(json), locks.marked(place):
             report = flow(place.root, reason)
     if json:
         console.print_json(report)

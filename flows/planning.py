@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,18 @@ class Plan:
         return not self.stale and self.version is not None
 
 
+def require_workers(workspace: Workspace) -> None:
+    """A wrong number of workers is told before anything runs."""
+    asked = os.environ.get("LCLSC_WORKERS")
+    shards = params.load(workspace.params).train.logical_shards
+    if asked is not None and (not asked.isdigit() or int(asked) < 1 or shards % int(asked)):
+        raise WrongUseError(
+            "workers_do_not_divide",
+            f"{asked!r} workers cannot share {shards} logical shards evenly.",
+            f"Use a divisor of train.logical_shards ({shards}).",
+        )
+
+
 def record_inputs(workspace: Workspace) -> None:
     """Bring in what others pushed, rewrite code.json, and commit this system's own inputs."""
     params.load(workspace.params)
@@ -33,7 +46,7 @@ def record_inputs(workspace: Workspace) -> None:
             "This workspace holds no videos yet.",
             "Take some in: `lclsc intake SRC --workspace W`.",
         )
-    versioning.clear_stale_locks(workspace)
+    versioning.mend_path_locks(workspace)
     versioning.fast_forward(workspace)
     code_digest.refresh(workspace)
     version = manifest.data_version(workspace.manifest, workspace.splits)

@@ -137,10 +137,24 @@ class _Output:
         self.tracker.retitle(news.total, news.unit)
         self.tracker.update(news.done, news.note)
         if news.metrics:
-            register.log_epoch(self.workspace, self.run_id, news.metrics)
+            self._log(news.metrics)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        """A tracking store that hiccups must not end a training: registration replays the history anyway."""
+        try:
+            register.log_epoch(self.workspace, self.run_id, metrics)
+        except LclscError as error:
+            self.logger.warning("not logged live: %s", error.cause)
 
 
-@task(name="store", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=RETRY_SECONDS)
+@task(
+    name="store",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=_is_transient,
+)
 def store(workspace: Workspace) -> str:
     """Commit the lock file, push the objects, check that they are there, push the commit."""
     version = manifest.data_version(workspace.manifest, workspace.splits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -12,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from pipelines import progress
 from pipelines.errors import OutsideSystemError
 from pipelines.files import sha256_bytes
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, private_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,6 +54,7 @@ def connect(workspace: Workspace) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=_worker_environment())
     else:
         _start(workspace)
+        atexit.register(_stop, workspace)
 
 
 def map_items(
@@ -117,7 +121,7 @@ def _start(workspace: Workspace) -> str:
         try:
             context = ray.init(
                 address="local",
-                num_cpus=usable_cores() + 1,  # training workers plus the controller's own tasks
+                num_cpus=_processors() + 1,  # training workers plus the controller's own tasks
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
@@ -148,11 +152,24 @@ def _stop(workspace: Workspace) -> None:
 
 def _worker_environment() -> dict[str, Any]:
     """What workers need of our environment; GPU visibility stays Ray's business."""
-    passed = {name: value for name, value in os.environ.items() if name.startswith(("LCLSC_", "MLFLOW_"))}
+    passed = {name: value for name, value in os.environ.items() if name in ("LCLSC_OWNER", "LCLSC_PROGRESS")}
     return {"env_vars": passed | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
 
 
+def _processors() -> int:
+    """Workers that are asked for get their place even where cores are fewer: they take turns."""
+    return max(usable_cores(), int(os.environ.get("LCLSC_WORKERS") or 0))
+
+
 def _session_folder(workspace: Workspace) -> Path:
-    """Short (socket paths end at 107 characters), private, one a workspace and process."""
-    name = f"lclsc-{os.getuid()}-{sha256_bytes(str(workspace.root).encode())[:8]}-{os.getpid()}"
-    return Path(tempfile.gettempdir()) / name
+    """Short (socket paths end at 107 characters), one a process, in a parent that is its owner's alone.
+
+    Ray opens its own folder to everybody; sockets in it would lead to patients' frames. Folders that killed
+    processes left in the parent are removed.
+    """
+    parent = Path(tempfile.gettempdir()) / f"lclsc-{os.getuid()}-{sha256_bytes(str(workspace.root).encode())[:8]}"
+    private_folder(parent)
+    for left in parent.iterdir():
+        if left.name.isdigit() and not psutil.pid_exists(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    return parent / str(os.getpid())

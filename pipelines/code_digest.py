@@ -21,8 +21,8 @@ from pipelines.workspace import Workspace
 
 STAGE_PACKAGES = {
     "extract": ("av", "numpy", "pillow", "pyarrow", "scipy", "tifffile"),
-    "train": ("monai", "numpy", "pyarrow", "ray", "safetensors", "torch"),
-    "evaluate": ("monai", "numpy", "pandas", "pyarrow", "safetensors", "torch"),
+    "train": ("monai", "numpy", "pandas", "pyarrow", "ray", "safetensors", "torch"),
+    "evaluate": ("monai", "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "torch"),
 }
 
 WITHOUT_EFFECT = {

@@ -31,7 +31,7 @@ class Finding:
 def run(workspace: Workspace | None) -> list[Finding]:
     findings = [*_versions(), *_programs()]
     if workspace is not None:
-        findings += [_disk(workspace), _lock(workspace), _dvc_locks(workspace), *_remote(workspace)]
+        findings += [_disk(workspace), _lock(workspace), *_remote(workspace)]
     return findings
 
 
@@ -84,16 +84,6 @@ def _lock(workspace: Workspace) -> Finding:
     holder = locks.holder(workspace)
     text = "free" if holder is None else f"held by process {holder.get('pid')} since {holder.get('since')}"
     return Finding("workspace lock", True, text)
-
-
-def _dvc_locks(workspace: Workspace) -> Finding:
-    stale = versioning.stale_lock_pids(workspace)
-    return Finding(
-        "DVC locks",
-        not stale,
-        "none stale" if not stale else f"left by dead processes {stale}",
-        "The next `lclsc retrain` clears them.",
-    )
 
 
 def _remote(workspace: Workspace) -> Iterator[Finding]:

@@ -55,3 +55,12 @@ class VideoError(StageError):
 
 class OutsideSystemError(LclscError):
     """git, DVC, Ray, MLflow or Prefect did not do what was asked."""
+
+
+def unexpected(error: Exception) -> OutsideSystemError:
+    """What nobody foresaw, in the shape of what was; automation must not take it for a finding."""
+    return OutsideSystemError(
+        "unexpected",
+        f"{type(error).__name__}: {error}",
+        "Run the command again with --debug to see where; if it is a full disk or a server, mend that first.",
+    )

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,9 @@ class Key:
         return f"Key({self.key_id})"
 
     def pseudonym(self, raw_patient_id: str) -> str:
-        return f"{self.key_id}-{self.hmac(raw_patient_id, 'patient')[:16]}"
+        # One person, however the sender's system spells an umlaut: composed and decomposed are one id.
+        spelled = unicodedata.normalize("NFC", raw_patient_id.strip())
+        return f"{self.key_id}-{self.hmac(spelled, 'patient')[:16]}"
 
     def hmac(self, value: str, purpose: str) -> str:
         """Base32 HMAC-SHA256 of a value, separated by what it is for."""

@@ -62,7 +62,7 @@ def _build(workspace: Workspace, preset: Preset, remote: str | None) -> None:
     manifest.write_splits(workspace.splits, {})
     manifest.write_provenance(workspace.provenance, [])
     code_digest.refresh(workspace)
-    write_json(workspace.marker, {"format": FORMAT, "workspace_id": uuid.uuid4().hex, "key_id": None})
+    write_json(workspace.marker, {"format": FORMAT, "key_id": None})
     versioning.track(workspace, "videos", remote="identified")
     versioning.track(workspace, "masks")
     versioning.commit(workspace, versioning.OWN_INPUTS, f"Start a workspace (preset {preset})")

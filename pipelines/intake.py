@@ -15,17 +15,15 @@ import dataclasses
 import datetime
 import hashlib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tifffile
 from ruamel.yaml import YAML
 
-from pipelines import identity, incoming, ledger, manifest, progress, split, versioning
+from pipelines import identity, incoming, ledger, manifest, mask_stack, progress, split, versioning
 from pipelines import params as parameters
 from pipelines import video as video_reader
 from pipelines.errors import VideoError
@@ -75,7 +73,7 @@ class _Book:
 
     videos: dict[str, Video]
     splits: dict[str, str]
-    provenance: list[Provenance]
+    provenance: dict[str, Provenance]
     key: identity.Key
     held_keys: list[identity.Key]
     wanted: dict[str, str] = field(default_factory=dict)
@@ -88,7 +86,7 @@ class _Book:
         return cls(
             videos=videos,
             splits=manifest.read_splits(workspace.splits),
-            provenance=manifest.read_provenance(workspace.provenance),
+            provenance={row.video_id: row for row in manifest.read_provenance(workspace.provenance)},
             key=key,
             held_keys=identity.load_keys(),
         )
@@ -173,14 +171,12 @@ def _accept(workspace: Workspace, book: _Book, row: IncomingVideo, video_id: str
     book.new_videos.append(accepted)
     if row.split:
         book.wanted[patient_id] = row.split
-    book.provenance.append(
-        Provenance(
-            video_id=video_id,
-            source_name_hmac=book.key.hmac(row.path.name, "source"),
-            received_at=_now(),
-            label_source="incoming manifest",
-            consent=row.consent,
-        )
+    book.provenance[video_id] = Provenance(
+        video_id=video_id,
+        source_name_hmac=book.key.hmac(row.path.name, "source"),
+        received_at=_now(),
+        label_source="incoming manifest",
+        consent=row.consent,
     )
 
 
@@ -197,20 +193,16 @@ def _decoded(path: Path) -> tuple[int, tuple[int, int]]:
 def _keep_mask(workspace: Workspace, row: IncomingVideo, video_id: str, frames: int, size_px: tuple[int, int]) -> str:
     """Check the ground truth against its video and keep it; returns its SHA-256."""
     assert row.mask is not None
-    try:
-        with tifffile.TiffFile(row.mask) as stack:
-            pages, shape = len(stack.pages), tuple(stack.pages[0].shape)
-    except (tifffile.TiffFileError, OSError, IndexError):
-        raise VideoError("mask_unreadable", "The mask is not a readable TIFF.", "Export it again.") from None
-    if (pages, shape) != (frames, tuple(size_px)):
+    masks = mask_stack.read(row.mask)
+    shape = masks.shape[1:]
+    if (len(masks), shape) != (frames, tuple(size_px)):
         raise VideoError(
             "mask_mismatch",
-            f"The mask has {pages} pages of {shape}; the video {frames} frames of {tuple(size_px)}.",
+            f"The mask has {len(masks)} pages of {shape}; the video {frames} frames of {tuple(size_px)}.",
             "Export one mask page for each frame, at the video's size.",
         )
     target = workspace.masks / f"{video_id}.tif"
-    with atomic_path(target) as temporary:
-        shutil.copyfile(row.mask, temporary)
+    mask_stack.write(target, masks)  # written anew: what else the sender's file says stays outside
     return sha256_file(target)
 
 
@@ -233,18 +225,22 @@ def _record(workspace: Workspace, book: _Book, report: IntakeReport) -> None:
     versioning.track(workspace, "masks")
     write_json(workspace.marker, workspace.settings() | {"key_id": book.key.key_id})
     manifest.write_splits(workspace.splits, book.splits | added)
-    manifest.write_provenance(workspace.provenance, book.provenance)
+    manifest.write_provenance(workspace.provenance, book.provenance.values())
+    version = manifest.version_of(book.videos.values(), book.splits | added)
+    _note(workspace, book, version)
     manifest.write_videos(workspace.manifest, book.videos.values())
-    version = manifest.data_version(workspace.manifest, workspace.splits)
-    ledger.append(
-        workspace,
-        actor="intake",
-        event="taken_in",
-        subject=version,
-        data={"videos": sorted(video.video_id for video in book.new_videos), "patients": len(added)},
-    )
     message = f"Take in {len(book.new_videos)} videos: data version {version}"
     versioning.commit(workspace, (*versioning.OWN_INPUTS, "ledger.jsonl"), message)
+
+
+def _note(workspace: Workspace, book: _Book, version: str) -> None:
+    """Before the manifest names the videos: an intake killed in between is noted once, and not forgotten."""
+    noted = ((entry.event, entry.subject) for entry in ledger.read(workspace.ledger))
+    if ("taken_in", version) not in noted:
+        videos = sorted(video.video_id for video in book.new_videos)
+        patients = len({video.patient_id for video in book.new_videos})
+        data = {"videos": videos, "patients": patients}
+        ledger.append(workspace, actor="intake", event="taken_in", subject=version, data=data)
 
 
 def _labels_of(videos: Iterable[Video]) -> dict[str, set[str]]:

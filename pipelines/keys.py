@@ -25,7 +25,10 @@ def train_key(workspace: Workspace, *, workers: int) -> str:
 
 def retrain_key(workspace: Workspace) -> str:
     """Digest of the inputs of extract, train and evaluate; known before any of them runs."""
-    params = {stage: parameters.section(workspace.params, stage) for stage in ("split", "extract", "train", "evaluate")}
+    params: dict[str, Any] = {
+        stage: parameters.section(workspace.params, stage) for stage in ("extract", "train", "evaluate")
+    }
+    params["split.min_patients"] = parameters.section(workspace.params, "split")["min_patients"]
     return digest(
         {
             "videos": versioning.pointer_md5(workspace, "videos"),

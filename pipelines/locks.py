@@ -1,8 +1,8 @@
 """One writer at a time: who may change the workspace, and how a killed run's leftovers are ended.
 
 The workspace lock is a flock held by the run (the flow, an intake, or a stage started by hand) for as long
-as it lives. Processes that write under it hold the *writers* lock in shared mode, so a new run can see that
-an orphan of a killed one still writes. DVC closes inherited descriptors, which is why there are two locks
+as it lives. Stages that write under it hold the *writers* lock in shared mode, so a new run can see that an
+orphan of a killed one still writes; Ray's workers end with their raylet, and all of them carry the owner's mark. DVC closes inherited descriptors, which is why there are two locks
 instead of one descriptor handed down (docs/decisions/0002-two-locks.md).
 """
 
@@ -49,22 +49,32 @@ def runs_under_an_owner(workspace: Workspace) -> bool:
 
 
 @contextlib.contextmanager
-def one_writer(workspace: Workspace, *, wait_seconds: float = 0.0) -> Iterator[None]:
+def one_writer(workspace: Workspace, *, wait_seconds: float = 2.0) -> Iterator[None]:
     """Hold the workspace; first end what a killed run left behind. OutsideSystemError when it is in use."""
     with _locked(workspace, "workspace", fcntl.LOCK_EX, wait_seconds, _busy(workspace)):
         _note_owner(workspace)
         end_orphans(workspace)
         _sweep(workspace)
-        os.environ[OWNER] = this_process(workspace)
-        try:
+        with marked(workspace):
             yield
-        finally:
-            os.environ.pop(OWNER, None)
+
+
+@contextlib.contextmanager
+def marked(workspace: Workspace) -> Iterator[None]:
+    """Children started from here on carry this process's mark, so that none can outlive it unseen."""
+    before = os.environ.get(OWNER)
+    os.environ[OWNER] = this_process(workspace)
+    try:
+        yield
+    finally:
+        os.environ.pop(OWNER)
+        if before is not None:
+            os.environ[OWNER] = before
 
 
 @contextlib.contextmanager
 def writing(workspace: Workspace) -> Iterator[None]:
-    """Held in shared mode by every process that writes data: its end is what a new run waits for."""
+    """Held in shared mode by every stage that writes data: its end is what a new run waits for."""
     with _locked(workspace, "writers", fcntl.LOCK_SH, ORPHAN_GRACE_SECONDS, _busy(workspace)):
         yield
 

@@ -77,8 +77,13 @@ def write_provenance(path: Path, rows: Iterable[Provenance]) -> None:
 
 def data_version(manifest: Path, splits: Path) -> str:
     """12 hex digits that name the data: the root over every manifest row and every patient's split."""
-    videos = [dataclasses.asdict(video) for video in read_videos(manifest)]
-    return digest({"videos": videos, "splits": dict(sorted(read_splits(splits).items()))})[:12]
+    return version_of(read_videos(manifest), read_splits(splits))
+
+
+def version_of(videos: Iterable[Video], splits: dict[str, str]) -> str:
+    """The data version of tables that may not be written yet."""
+    rows = [dataclasses.asdict(video) for video in sorted(videos, key=lambda row: row.video_id)]
+    return digest({"videos": rows, "splits": dict(sorted(splits.items()))})[:12]
 
 
 def _read(path: Path, kind: type[Row]) -> list[Row]:

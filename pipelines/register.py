@@ -18,7 +18,15 @@ import numpy as np
 
 from pipelines import frames, gate, keys, ledger, lineage, manifest, package, registry, versioning, workers
 from pipelines import params as parameters
-from pipelines.files import canonical_json, read_json, sha256_file, write_bytes, write_json, write_text
+from pipelines.files import (
+    TEMPORARY_PREFIX,
+    canonical_json,
+    read_json,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from pipelines.inference import load_classifier
 from pipelines.params import Params
 from pipelines.registry import Registry, Submission, Version
@@ -54,13 +62,15 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
     """Everything from built files to an alias. Returns status, version, aliases, metrics, gate."""
     store = registry.connect(workspace)
     version, is_new = _find_or_register(workspace, params, store, commit)
-    decision = _judge(workspace, params, store, version)
+    key = keys.retrain_key(workspace)
+    decision = _judge(workspace, params, store, version, key)
     _set_aliases(workspace, params, store, version, decision)
     version = store.version(version.version) or version
     _publish(workspace, store, version, decision, durations)
-    store.complete(version.version)
     versioning.commit(workspace, ("ledger.jsonl",), f"Register version {version.version}")
     versioning.push_commits(workspace)
+    store.set_version_tag(version.version, registry.KEY, key)  # the two last: before them nothing is up to date
+    store.complete(version.version)
     evaluation = read_json(workspace.stage_report("evaluate"))
     return {
         "status": "refused" if decision["verdict"] == "refused" else "registered" if is_new else "up_to_date",
@@ -82,7 +92,8 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
     same = store.find_version_by_weights(sha256_file(workspace.weights))
     if same and same.complete and same.tags[registry.KEY] != key and _is_same_model(workspace, store, same):
         return _evaluated_again(workspace, store, same, key), False
-    with tempfile.TemporaryDirectory(dir=workspace.state) as folder:
+    is_new = store.find_version(key) is None
+    with tempfile.TemporaryDirectory(dir=workspace.state, prefix=TEMPORARY_PREFIX) as folder:
         sealed = _package(workspace, params, store, commit, Path(folder) / "package")
         submission = Submission(
             key=key,
@@ -95,7 +106,7 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
         )
         version = store.register(submission)
     _note_registered(workspace, version)
-    return version, True
+    return version, is_new
 
 
 def _is_same_model(workspace: Workspace, store: Registry, version: Version) -> bool:
@@ -118,7 +129,6 @@ def _evaluated_again(workspace: Workspace, store: Registry, version: Version, ke
         f"version {version.version}",
         {"retrain_key": key, "data_version": data_version, "metrics": metrics},
     )
-    store.set_version_tag(version.version, registry.KEY, key)
     store.finish_run(run_id)
     return store.version(version.version) or version
 
@@ -166,14 +176,14 @@ def _note_registered(workspace: Workspace, version: Version) -> None:
 # --- the decision ----------------------------------------------------------------------------------
 
 
-def _judge(workspace: Workspace, params: Params, store: Registry, version: Version) -> dict[str, Any]:
+def _judge(workspace: Workspace, params: Params, store: Registry, version: Version, key: str) -> dict[str, Any]:
     """Beside the champion on the same unseen patients; written to reports/gate.json and noted."""
     decision = _decide(workspace, params, store, version)
     write_json(workspace.gate_report, decision)
     data = {
         "verdict": decision["verdict"],
         "policy_sha256": decision["policy_sha256"],
-        "retrain_key": version.tags[registry.KEY],
+        "retrain_key": key,
     }
     _note_once(workspace, "gated", f"version {version.version}", data)
     store.set_version_tag(version.version, "gate", decision["verdict"])
@@ -209,28 +219,37 @@ def _decide(workspace: Workspace, params: Params, store: Registry, version: Vers
 def _set_aliases(
     workspace: Workspace, params: Params, store: Registry, version: Version, decision: Mapping[str, Any]
 ) -> None:
-    """``challenger`` unless refused; ``champion`` for the first to pass, and for all that pass under ``auto``."""
-    if decision["verdict"] == "refused" or "champion" in version.aliases:
-        return
-    first = store.alias_version("champion") is None
-    if decision["verdict"] == "passed" and (first or params.promote.approval == "auto"):
+    """``challenger`` unless refused; ``champion`` for the first to pass, and for all that pass under ``auto``.
+
+    A champion stays champion here whatever a new evaluation says: taking it back is a person's decision.
+    """
+    champion = store.alias_version("champion")
+    mine = champion is not None and champion.version == version.version
+    wins = decision["verdict"] == "passed" and (champion is None or params.promote.approval == "auto")
+    if mine or wins:
         _move_alias(workspace, store, "champion", version)
-        if "challenger" in version.aliases:
-            store.delete_alias("challenger")
-    else:
+    elif decision["verdict"] != "refused":
         _move_alias(workspace, store, "challenger", version)
+        return
+    challenger = store.alias_version("challenger")
+    if challenger is not None and challenger.version == version.version:
+        store.delete_alias("challenger")
 
 
 def _move_alias(workspace: Workspace, store: Registry, alias: str, version: Version) -> None:
-    """Intent, effect, done: a move that was killed half way shows as an open intent."""
-    if alias in version.aliases:
-        return
-    current = store.alias_version(alias)
-    move = {"alias": alias, "from": current.version if current else None, "to": version.version}
-    ledger.append(workspace, actor="retrain", event="alias_intended", subject=f"version {version.version}", data=move)
-    store.set_alias(alias, version.version)
+    """Intent, effect, done; one that was killed half way is finished, and one that is done is left alone."""
+    subject = f"version {version.version}"
     done = "promoted" if alias == "champion" else "alias_set"
-    ledger.append(workspace, actor="retrain", event=done, subject=f"version {version.version}", data=move)
+    current = store.alias_version(alias)
+    moves = [entry for entry in ledger.read(workspace.ledger) if entry.data.get("alias") == alias]
+    if current is not None and current.version == version.version:
+        if moves and moves[-1].event == "alias_intended" and moves[-1].subject == subject:
+            ledger.append(workspace, actor="retrain", event=done, subject=subject, data=moves[-1].data)
+        return
+    move = {"alias": alias, "from": current.version if current else None, "to": version.version}
+    ledger.append(workspace, actor="retrain", event="alias_intended", subject=subject, data=move)
+    store.set_alias(alias, version.version)
+    ledger.append(workspace, actor="retrain", event=done, subject=subject, data=move)
 
 
 # --- the page --------------------------------------------------------------------------------------

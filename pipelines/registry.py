@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import lineage, settings
+from pipelines import lineage, settings, versioning
 from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import TEMPORARY_PREFIX, atomic_path, canonical_json
+from pipelines.files import TEMPORARY_PREFIX, atomic_path, canonical_json, sha256_file
 from pipelines.ledger import exclusive
 from pipelines.workspace import Workspace
 
@@ -90,7 +90,11 @@ def complete_version(workspace: Workspace, key: str) -> dict[str, Any] | None:
     if is_embedded(workspace) and not workspace.tracking_database.exists():
         return None
     found = connect(workspace).find_version(key)
-    return found.as_json() if found and found.complete else None
+    if found is None or not found.complete or not workspace.weights.exists():
+        return None
+    # Other weights under the same key: registering them will say which platforms differ.
+    same = found.tags["weights_sha256"] == sha256_file(workspace.weights)
+    return found.as_json() if same else None
 
 
 def connect(workspace: Workspace, name: str | None = None) -> Registry:
@@ -396,7 +400,7 @@ class Registry:
             )
 
     def _workspace_id(self) -> str:
-        return str(self.workspace.settings()["workspace_id"])
+        return versioning.clone_id(self.workspace)
 
     def _fetch(self, version: Version, folder: Path) -> None:
         from mlflow.artifacts import download_artifacts

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines import code_digest, locks, settings
 from pipelines import params as parameters
-from pipelines.errors import LclscError
+from pipelines.errors import LclscError, unexpected
 from pipelines.files import write_json
 from pipelines.workspace import Workspace
 
@@ -31,7 +31,8 @@ def main(stage: str) -> None:
             code_digest.require_current(workspace, stage)
             report = run(workspace, parameters.load(workspace.params))
             write_json(workspace.stage_report(stage), report)
-    except LclscError as error:
+    except Exception as raised:
+        error = raised if isinstance(raised, LclscError) else unexpected(raised)
         _explain(workspace, stage, error)
         sys.exit(error.exit_code)
 

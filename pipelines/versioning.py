@@ -9,11 +9,11 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import yaml
 
 from pipelines.errors import OutsideSystemError
@@ -67,6 +67,21 @@ def git(workspace: Workspace, *arguments: str) -> str:
 
 def head(workspace: Workspace) -> str:
     return git(workspace, "rev-parse", "HEAD")
+
+
+def clone_id(workspace: Workspace) -> str:
+    """Names this clone: it moves and is copied with its folder, and is not cloned. Made on first use."""
+    known = subprocess.run(
+        ["git", "config", "--local", "--get", "lclsc.clone"],
+        cwd=workspace.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    if not known:
+        known = uuid.uuid4().hex
+        git(workspace, "config", "--local", "lclsc.clone", known)
+    return known
 
 
 def branch(workspace: Workspace) -> str:
@@ -242,41 +257,20 @@ def pointer_md5(workspace: Workspace, folder: str) -> str:
     return str(document["outs"][0]["md5"])
 
 
-def stale_lock_pids(workspace: Workspace) -> list[int]:
-    """Dead processes that still hold one of DVC's path locks."""
-    return sorted(pid for pid in _lock_pids(_path_locks(workspace)) if not psutil.pid_exists(pid))
+def mend_path_locks(workspace: Workspace) -> bool:
+    """Remove DVC's file of path locks when a kill tore it: every command fails on it; True when it was torn.
 
-
-def clear_stale_locks(workspace: Workspace) -> None:
-    """Drop DVC's path locks of processes that are dead. DVC itself never does."""
-    dead = set(stale_lock_pids(workspace))
-    if dead:
-        write_text(_path_lock_file(workspace), json.dumps(_without(_path_locks(workspace), dead)))
-
-
-def _path_lock_file(workspace: Workspace) -> Path:
-    return workspace.root / ".dvc" / "tmp" / "rwlock"
-
-
-def _path_locks(workspace: Workspace) -> dict[str, Any]:
+    Entries of dead processes in a whole file are dropped by DVC itself.
+    """
+    path = workspace.root / ".dvc" / "tmp" / "rwlock"
     try:
-        return dict(json.loads(_path_lock_file(workspace).read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):  # a torn file is one DVC reads as empty, too
-        return {}
-
-
-def _lock_pids(locks: dict[str, Any]) -> set[int]:
-    writers = {entry["pid"] for entry in locks.get("write", {}).values()}
-    return writers | {entry["pid"] for entries in locks.get("read", {}).values() for entry in entries}
-
-
-def _without(locks: dict[str, Any], dead: set[int]) -> dict[str, Any]:
-    write = {path: entry for path, entry in locks.get("write", {}).items() if entry["pid"] not in dead}
-    read = {
-        path: [entry for entry in entries if entry["pid"] not in dead]
-        for path, entries in locks.get("read", {}).items()
-    }
-    return {"write": write, "read": {path: entries for path, entries in read.items() if entries}}
+        json.loads(path.read_text())
+    except FileNotFoundError:
+        return False
+    except json.JSONDecodeError:
+        path.unlink()
+        return True
+    return False
 
 
 def _objects_by_remote(workspace: Workspace) -> dict[str, set[str]]:

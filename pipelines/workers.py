@@ -22,11 +22,11 @@ def gpu_name() -> str | None:
 def worker_count(shards: int) -> int:
     """Training workers: ``LCLSC_WORKERS``, else the GPUs seen, else at most two; must divide the shards."""
     asked = os.environ.get("LCLSC_WORKERS")
-    workers = int(asked) if asked else visible_gpus() or min(2, usable_cores())
-    if workers < 1 or shards % workers:
+    wanted = int(asked) if asked else visible_gpus() or min(2, usable_cores())
+    if wanted < 1 or shards % wanted or (asked and 0 < visible_gpus() < wanted):
         raise WrongUseError(
             "workers_do_not_divide",
-            f"{workers} workers cannot share {shards} logical shards evenly.",
-            f"Set LCLSC_WORKERS (or --workers) to a divisor of train.logical_shards ({shards}).",
+            f"{wanted} workers cannot share {shards} logical shards and {visible_gpus()} GPUs evenly.",
+            f"Set LCLSC_WORKERS (or --workers) to a divisor of train.logical_shards ({shards}), one a GPU.",
         )
-    return workers
+    return wanted

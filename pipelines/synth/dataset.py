@@ -20,6 +20,7 @@ from typing import Any
 
 import tifffile
 
+from pipelines import mask_stack
 from pipelines.files import (
     canonical_json,
     read_json,
@@ -29,7 +30,7 @@ from pipelines.files import (
     write_text,
 )
 from pipelines.synth.phantom import CLASSES, domain_of, patient_name, phantom_video, site_of
-from pipelines.synth.write import write_masks, write_video
+from pipelines.synth.write import write_video
 
 FORMAT = "synth/1"
 RECIPE = 1  # raise it when the same parameters no longer draw the same pixels
@@ -266,7 +267,7 @@ def _make(task: _Task) -> None:
         frames=task.preset.frames,
         size_px=task.preset.size_px,
     )
-    write_masks(task.out / task.mask, phantom.masks)
+    mask_stack.write(task.out / task.mask, phantom.masks)
     write_video(task.out / task.path, phantom.frames, fps=task.preset.fps)
 
 

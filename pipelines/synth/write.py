@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import tifffile
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
@@ -51,20 +50,6 @@ def write_video(path: Path, frames_FHW: NDArray[np.uint8], *, fps: int) -> None:
         for index, frame_HW in enumerate(frames_FHW):
             container.mux(stream.encode(_video_frame(frame_HW, index, fps)))
         container.mux(stream.encode(None))
-
-
-def write_masks(path: Path, masks_FHW: NDArray[np.bool_]) -> None:
-    """One 1-bit page a frame, deflated."""
-    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary) as stack:
-        for mask_HW in masks_FHW:
-            stack.write(
-                mask_HW,
-                photometric="minisblack",
-                compression="zlib",
-                metadata=None,
-                software=False,
-                datetime=None,
-            )
 
 
 def _video_frame(frame_HW: NDArray[np.uint8], index: int, fps: int) -> av.VideoFrame:

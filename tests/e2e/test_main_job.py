@@ -174,7 +174,10 @@ def _processes_of(line: Line) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("LCLSC_OWNER", "").endswith(f":{line.root}"):
+            marks = process.environ()
+            if marks.get("LCLSC_OWNER", "").endswith(f":{line.root}") or str(line.root) in marks.get(
+                "PREFECT_HOME", ""
+            ):
                 found.append(process.name())
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def tracked(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / "a workspace"
     root.mkdir()
-    write_json(root / "workspace.json", {"format": 1, "workspace_id": "ab" * 16, "key_id": None})
+    write_json(root / "workspace.json", {"format": 1, "key_id": None})
+    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
     shutil.copyfile(empty_database, root / "mlflow.db")
     return Workspace.open(root)

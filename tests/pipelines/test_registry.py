@@ -16,7 +16,7 @@ import pytest
 
 from pipelines import lineage, registry
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import read_json, write_json
+from pipelines.files import read_json
 from pipelines.registry import Registry, Submission
 from pipelines.workspace import Workspace
 
@@ -193,8 +193,8 @@ def test_another_key_is_another_version_and_aliases_move(
 
 def test_only_the_promoting_workspace_moves_aliases(connected: Registry, package: Path) -> None:
     version = connected.register(submission(package))
-    marker = connected.workspace.marker
-    write_json(marker, read_json(marker) | {"workspace_id": "cd" * 16})
+    clone = ["git", "config", "--local", "lclsc.clone", "another"]
+    subprocess.run(clone, cwd=connected.workspace.root, check=True)
     for move in (lambda: connected.set_alias("champion", "1"), lambda: connected.delete_alias("champion")):
         with pytest.raises(StageError, match="another workspace"):
             move()

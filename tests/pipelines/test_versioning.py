@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -67,17 +65,23 @@ def test_objects_lost_from_the_remote_are_found_although_dvc_says_all_is_well(wo
         versioning.push_objects(workspace)
 
 
-def test_locks_of_dead_processes_are_cleared_and_of_living_ones_kept(workspace: Workspace) -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
+@pytest.mark.parametrize("content", ["", '{"write": {'])
+def test_a_torn_file_of_path_locks_is_removed_so_that_dvc_works_again(workspace: Workspace, content: str) -> None:
     path = workspace.root / ".dvc" / "tmp" / "rwlock"
     path.parent.mkdir(exist_ok=True)
-    alive = {"pid": os.getpid(), "cmd": "dvc"}
-    entry = {"pid": dead.pid, "cmd": "dvc"}
-    path.write_text(json.dumps({"write": {"/a": entry, "/b": alive}, "read": {"/c": [entry, alive]}}))
-    assert versioning.stale_lock_pids(workspace) == [dead.pid]
-    versioning.clear_stale_locks(workspace)
-    assert json.loads(path.read_text()) == {"write": {"/b": alive}, "read": {"/c": [alive]}}
+    path.write_text(content)
+    with pytest.raises(OutsideSystemError):
+        versioning.stale_stages(workspace)
+    assert versioning.mend_path_locks(workspace)
+    assert {change.stage for change in versioning.stale_stages(workspace)} == {"extract", "train", "evaluate"}
+
+
+def test_a_clone_is_another_and_a_copy_is_the_same(workspace: Workspace, tmp_path: Path) -> None:
+    mine = versioning.clone_id(workspace)
+    subprocess.run(["cp", "-a", str(workspace.root), str(tmp_path / "copy")], check=True)
+    subprocess.run(["git", "clone", "--quiet", str(workspace.root), str(tmp_path / "clone")], check=True)
+    assert versioning.clone_id(Workspace(tmp_path / "copy")) == mine
+    assert versioning.clone_id(Workspace(tmp_path / "clone")) != mine
 
 
 def test_a_diverged_history_is_refused_and_a_longer_one_taken(workspace: Workspace, tmp_path: Path) -> None:
