@@ -2,8 +2,9 @@
 
 The workspace lock is a flock held by the run (the flow, an intake, or a stage started by hand) for as long
 as it lives. Stages that write under it hold the *writers* lock in shared mode, so a new run can see that an
-orphan of a killed one still writes; Ray's workers end with their raylet, and all of them carry the owner's mark. DVC closes inherited descriptors, which is why there are two locks
-instead of one descriptor handed down (docs/decisions/0002-two-locks.md).
+orphan of a killed one still writes; Ray's workers end with their raylet, and all of them carry the owner's
+mark. DVC closes inherited descriptors, which is why there are two locks instead of one descriptor handed
+down (docs/decisions/0002-two-locks.md).
 """
 
 from __future__ import annotations
