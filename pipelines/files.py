@@ -26,12 +26,6 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def md5_file(path: Path) -> str:
-    """DVC's name for a file's bytes; used to find objects, never as evidence."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def canonical_json(value: Any) -> bytes:
     """RFC 8785: one byte sequence for one value, whoever writes it."""
     return rfc8785.dumps(value)

@@ -7,14 +7,13 @@ import dataclasses
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pipelines.errors import StageError
 from pipelines.files import digest, write_text
 
 SPLITS = ("train", "validation", "test")
 DOMAINS = ("ex-vivo", "in-vivo")
-Split = Literal["train", "validation", "test"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

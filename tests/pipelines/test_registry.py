@@ -216,12 +216,16 @@ def test_only_complete_versions_count_as_built(
     connected = registry.connect(tracked)
     assert registry.complete_version(tracked, "k" * 64) is None
     version = connected.register(submission(package))
+    tracked.weights.parent.mkdir()
+    tracked.weights.write_bytes((package / "artifacts" / "model" / "model.safetensors").read_bytes())
     assert registry.complete_version(tracked, "k" * 64) is None
     connected.complete(version.version)
     found = registry.complete_version(tracked, "k" * 64)
     assert found is not None
     assert (found["version"], found["aliases"], found["metrics"]["macro_f1"]) == ("1", [], 0.9)
     json.dumps(found)
+    tracked.weights.write_bytes(b"trained on another platform")
+    assert registry.complete_version(tracked, "k" * 64) is None
 
 
 def test_asking_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
