@@ -7,11 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Literal
 
-from ruamel.yaml import YAML
-
-from pipelines import code_digest, manifest, settings, versioning
+from pipelines import code_digest, manifest, params_file, settings, versioning
 from pipelines.errors import WrongUseError
-from pipelines.files import TEMPORARY_PREFIX, atomic_path, write_json
+from pipelines.files import TEMPORARY_PREFIX, write_json
 from pipelines.workspace import FORMAT, Workspace, private_folder, refuse_source_tree, template_file
 
 Preset = Literal["cpu", "gpu"]
@@ -57,7 +55,7 @@ def _build(workspace: Workspace, preset: Preset, remote: str | None) -> None:
     versioning.initialise(workspace, str(Path(remote).absolute()) if remote and "://" not in remote else remote)
     private_folder(workspace.root / ".dvc" / "cache")
     shutil.copyfile(template_file("dvc.yaml"), workspace.dvc_yaml)
-    _write_params(workspace, preset)
+    params_file.write(workspace.params, template_file("params.yaml"), GPU_PRESET if preset == "gpu" else {})
     manifest.write_videos(workspace.manifest, [])
     manifest.write_splits(workspace.splits, {})
     manifest.write_provenance(workspace.provenance, [])
@@ -66,15 +64,6 @@ def _build(workspace: Workspace, preset: Preset, remote: str | None) -> None:
     versioning.track(workspace, "videos", remote="identified")
     versioning.track(workspace, "masks")
     versioning.commit(workspace, versioning.OWN_INPUTS, f"Start a workspace (preset {preset})")
-
-
-def _write_params(workspace: Workspace, preset: Preset) -> None:
-    yaml = YAML()
-    document = yaml.load(template_file("params.yaml").read_text(encoding="utf-8"))
-    for section, values in GPU_PRESET.items() if preset == "gpu" else ():
-        document[section].update(values)
-    with atomic_path(workspace.params) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yaml.dump(document, file)
 
 
 def preset_for_this_machine() -> Preset:

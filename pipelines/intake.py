@@ -21,13 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from pipelines import identity, incoming, ledger, manifest, mask_stack, progress, split, versioning
+from pipelines import identity, incoming, ledger, manifest, mask_stack, params_file, progress, split, versioning
 from pipelines import params as parameters
 from pipelines import video as video_reader
 from pipelines.errors import VideoError
-from pipelines.files import CHUNK_BYTES, TEMPORARY_PREFIX, atomic_path, read_json, sha256_file, write_json
+from pipelines.files import CHUNK_BYTES, TEMPORARY_PREFIX, read_json, sha256_file, write_json
 from pipelines.incoming import IncomingVideo, RowError
 from pipelines.manifest import Provenance, Video
 from pipelines.workspace import Workspace, private_folder
@@ -218,7 +216,7 @@ def _record(workspace: Workspace, book: _Book, report: IntakeReport) -> None:
     params = parameters.load(workspace.params)
     if not params.intake.labels:
         report.new_labels = sorted({video.label for video in book.new_videos})
-        _write_labels(workspace, report.new_labels)
+        params_file.write(workspace.params, workspace.params, {"intake": {"labels": report.new_labels}})
     added = split.assign(book.splits, _labels_of(book.videos.values()), book.wanted, params.split)
     report.patients = dict(sorted(Counter(added.values()).items()))
     versioning.track(workspace, "videos", remote="identified")
@@ -248,16 +246,6 @@ def _labels_of(videos: Iterable[Video]) -> dict[str, set[str]]:
     for video in videos:
         labels.setdefault(video.patient_id, set()).add(video.label)
     return labels
-
-
-def _write_labels(workspace: Workspace, labels: list[str]) -> None:
-    """The first batch's labels become the allowed ones; the file keeps its comments."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    document = yaml.load(workspace.params.read_text(encoding="utf-8"))
-    document["intake"]["labels"] = labels
-    with atomic_path(workspace.params) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yaml.dump(document, file)
 
 
 def _published(source: Path, key: identity.Key) -> set[str] | None:

@@ -375,7 +375,7 @@ class Registry:
 
     def _ensure_model(self) -> None:
         if not self.client.search_registered_models(f"name = '{self.name}'"):
-            self.client.create_registered_model(self.name, tags={PROMOTER: self._workspace_id()})
+            self.client.create_registered_model(self.name, tags={PROMOTER: versioning.clone_id(self.workspace)})
 
     def _known_steps(self, run_id: str, names: set[str]) -> dict[str, set[int]]:
         present = self.client.get_run(run_id).data.metrics
@@ -392,15 +392,12 @@ class Registry:
     def _require_promoter(self) -> None:
         """Aliases have no compare-and-set and no history: one workspace moves them, its ledger says when."""
         promoter = self.client.get_registered_model(self.name).tags.get(PROMOTER)
-        if promoter != self._workspace_id():
+        if promoter != versioning.clone_id(self.workspace):
             raise StageError(
                 "not_promoting",
                 f"Aliases of {self.name} are moved by another workspace ({str(promoter)[:8]}).",
                 f"Work there, or set register.name to another name, or hand over with the tag {PROMOTER}.",
             )
-
-    def _workspace_id(self) -> str:
-        return versioning.clone_id(self.workspace)
 
     def _fetch(self, version: Version, folder: Path) -> None:
         from mlflow.artifacts import download_artifacts
