@@ -132,9 +132,20 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(position)
         shards = np.array_split(indices, self.params.logical_shards)
-        result = lclsc.train_step(
+        local = [self._batch(shards[own]) for own in self.world.local_shards(self.params.logical_shards)]
+        result = self.compute_gradients(local, step)
+        _require_finite(result.losses, step)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip_norm, foreach=False)
+        self.optimizer.step()
+        self.after_step(result)
+        self._tell(step + 1, result.losses["total"])
+        return result.losses
+
+    def compute_gradients(self, shards: Sequence[lclsc.ShardBatch], step: int) -> lclsc.StepResult:
+        """The batch's objective and its gradients in ``.grad``, the same on all ranks."""
+        return lclsc.train_step(
             self.model,
-            [self._batch(shards[own]) for own in self.world.local_shards(self.params.logical_shards)],
+            shards,
             self.objective,
             step=step,
             total_steps=self.total_steps,
@@ -145,12 +156,10 @@ class Trainer:
             reduction=self.params.reduction,
             views=self.views,
         )
-        _require_finite(result.losses, step)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip_norm, foreach=False)
-        self.optimizer.step()
+
+    def after_step(self, result: lclsc.StepResult) -> None:
+        """What follows the optimiser's step: the global embeddings move."""
         self.model.global_embeddings.update_(result.z_ND, result.labels_N)
-        self._tell(step + 1, result.losses["total"])
-        return result.losses
 
     def _batch(self, indices: NDArray[np.int64]) -> lclsc.ShardBatch:
         return lclsc.ShardBatch(
