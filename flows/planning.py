@@ -39,6 +39,8 @@ def require_workers(workspace: Workspace) -> None:
 
 def record_inputs(workspace: Workspace) -> None:
     """Bring in what others pushed, rewrite code.json, and commit this system's own inputs."""
+    versioning.mend_path_locks(workspace)
+    versioning.take_over(workspace)
     params.load(workspace.params)
     if not manifest.read_videos(workspace.manifest):
         raise WrongUseError(
@@ -46,8 +48,6 @@ def record_inputs(workspace: Workspace) -> None:
             "This workspace holds no videos yet.",
             "Take some in: `lclsc intake SRC --workspace W`.",
         )
-    versioning.mend_path_locks(workspace)
-    versioning.fast_forward(workspace)
     code_digest.refresh(workspace)
     version = manifest.data_version(workspace.manifest, workspace.splits)
     versioning.commit(workspace, versioning.OWN_INPUTS, f"Record inputs: data version {version}")

@@ -113,6 +113,24 @@ def fast_forward(workspace: Workspace) -> None:
         )
 
 
+def take_over(workspace: Workspace) -> None:
+    """Fast-forward to what others pushed, and fetch the bytes it names where this clone lacks them."""
+    before = _pointers(workspace)
+    fast_forward(workspace)
+    now = _pointers(workspace)
+    inputs = [name for name in ("videos.dvc", "masks.dvc") if name in now]
+    if any(before.get(name) != now[name] or not (workspace.root / name).with_suffix("").exists() for name in inputs):
+        dvc(workspace, "pull", "--quiet", *inputs)  # never by force: hand edits are somebody's work
+    if "dvc.lock" in now and (before.get("dvc.lock") != now["dvc.lock"] or not workspace.frames.exists()):
+        dvc(workspace, "pull", "--quiet", "--force", *stages(workspace))  # outputs can be made again
+
+
+def _pointers(workspace: Workspace) -> dict[str, str]:
+    """The files in git that name DVC's objects, by content."""
+    named = (workspace.root / name for name in ("videos.dvc", "masks.dvc", "dvc.lock"))
+    return {path.name: path.read_text() for path in named if path.is_file()}
+
+
 def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
     """Commit exactly these paths, whatever else is staged; False when they hold nothing new."""
     present = [path for path in paths if (workspace.root / path).exists()]
@@ -238,8 +256,9 @@ def missing_objects(workspace: Workspace) -> list[str]:
 
     missing: list[str] = []
     with Repo(str(workspace.root)) as repo:
-        for remote, oids in _objects_by_remote(workspace).items():
+        for remote, names in _objects_by_remote(workspace, str(repo.config["core"]["remote"])).items():
             store = repo.cloud.get_remote_odb(remote)
+            oids = {oid for name in names for oid in _expand(repo.cache.local, name)}
             missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.exists(oid)]
     return missing
 
@@ -273,23 +292,23 @@ def mend_path_locks(workspace: Workspace) -> bool:
     return False
 
 
-def _objects_by_remote(workspace: Workspace) -> dict[str, set[str]]:
+def _objects_by_remote(workspace: Workspace, default: str) -> dict[str, set[str]]:
     outs = [out for stage in lock_file(workspace)["stages"].values() for out in stage.get("outs", [])]
     for pointer in sorted(workspace.root.glob("*.dvc")):
         if pointer.is_file():
             outs += yaml.safe_load(pointer.read_text())["outs"]
     objects: dict[str, set[str]] = {}
     for out in outs:
-        objects.setdefault(out.get("remote", "storage"), set()).update(_expand(workspace, out["md5"]))
+        objects.setdefault(out.get("remote", default), set()).add(out["md5"])
     return objects
 
 
-def _expand(workspace: Workspace, md5: str) -> set[str]:
+def _expand(cache: Any, md5: str) -> set[str]:
     """An object and, when it is a folder's listing, what it lists."""
     if not md5.endswith(".dir"):
         return {md5}
-    listing = workspace.root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
-    return {md5} | {entry["md5"] for entry in json.loads(listing.read_text())}
+    listing = Path(cache.oid_to_path(md5)).read_text()
+    return {md5} | {entry["md5"] for entry in json.loads(listing)}
 
 
 def _reasons(entries: list[Any]) -> Iterable[str]:

@@ -65,6 +65,14 @@ def test_objects_lost_from_the_remote_are_found_although_dvc_says_all_is_well(wo
         versioning.push_objects(workspace)
 
 
+def test_a_remote_of_another_name_is_looked_into_too(workspace: Workspace) -> None:
+    versioning.dvc(workspace, "remote", "rename", "storage", "hospital")
+    (workspace.masks / "m.tif").write_bytes(b"mask")
+    versioning.track(workspace, "masks")
+    versioning.push_objects(workspace)
+    assert versioning.missing_objects(workspace) == []
+
+
 @pytest.mark.parametrize("content", ["", '{"write": {'])
 def test_a_torn_file_of_path_locks_is_removed_so_that_dvc_works_again(workspace: Workspace, content: str) -> None:
     path = workspace.root / ".dvc" / "tmp" / "rwlock"
@@ -101,3 +109,35 @@ def test_a_diverged_history_is_refused_and_a_longer_one_taken(workspace: Workspa
     versioning.push_commits(other)
     with pytest.raises(OutsideSystemError, match="hold different commits"):
         versioning.fast_forward(workspace)
+
+
+def test_a_second_clone_fetches_the_bytes_that_others_took_in(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "first")
+    initialise.run(workspace.root, preset="cpu", remote=str(tmp_path / "remotes"))
+    remote = tmp_path / "origin.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(workspace.root), str(remote)], check=True)
+    versioning.git(workspace, "remote", "add", "origin", str(remote))
+    other = Workspace(tmp_path / "second")
+    subprocess.run(["git", "clone", "--quiet", str(remote), str(other.root)], check=True)
+
+    for content in (b"one", b"two"):
+        (workspace.videos / "v.mp4").write_bytes(content)
+        versioning.track(workspace, "videos", remote="identified")
+        versioning.commit(workspace, versioning.OWN_INPUTS, "take in")
+        versioning.push_objects(workspace)
+        versioning.push_commits(workspace)
+        versioning.take_over(other)
+        assert (other.videos / "v.mp4").read_bytes() == content
+
+
+def test_a_hand_edit_of_the_videos_is_not_overwritten_by_what_others_took_in(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "first")
+    initialise.run(workspace.root, preset="cpu", remote=str(tmp_path / "remotes"))
+    (workspace.videos / "v.mp4").write_bytes(b"one")
+    versioning.track(workspace, "videos", remote="identified")
+    versioning.push_objects(workspace)
+    (workspace.videos / "v.mp4").unlink()
+    (workspace.videos / "v.mp4").write_bytes(b"mine")
+    with pytest.raises(OutsideSystemError):
+        versioning.dvc(workspace, "pull", "--quiet", "videos.dvc")
+    assert (workspace.videos / "v.mp4").read_bytes() == b"mine"
