@@ -88,7 +88,7 @@ class LCLSC(nn.Module):
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.encoder_bfloat16):
             features_BChw = self.encoder(standardise(image_B1SS, fov_B1SS))
         with torch.autocast(device, enabled=False):
-            dense_BDhw = self.head(features_BChw.float())
+            dense_BDhw = self.head(features_BChw.to(image_B1SS.dtype))
             return pool(dense_BDhw, cells_inside(fov_B1SS, dense_BDhw.shape[-2:]))
 
     def forward(self, image_B1SS: Tensor, fov_B1SS: Tensor) -> Scores:

@@ -80,7 +80,7 @@ def make_views(
     """View number ``view`` of each image in [0, 1], computed on the images' device."""
     indices: list[int] = sample_index_B.tolist()
     draws = [draw(seed, epoch, index, view, settings) for index in indices]
-    affine_B33 = torch.tensor([sample.affine for sample in draws], device=image_B1SS.device)
+    affine_B33 = torch.tensor([sample.affine for sample in draws], dtype=image_B1SS.dtype, device=image_B1SS.device)
     image, inside = _look(image_B1SS, fov_B1SS, affine_B33)
     image = _soften(image, inside, _column(draws, "blur", image))
     image = _bend(image * _column(draws, "gain", image), _column(draws, "bend", image))
