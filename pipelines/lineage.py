@@ -38,6 +38,7 @@ def build(
     restarts: int,
     weights_sha256: str,
     package_sha256: str,
+    source_tar_sha256: str,
     metrics: Mapping[str, float | None],
     previous_sha256: str | None,
 ) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def build(
         "training": {"seeds": dict(seeds), "logical_shards": logical_shards, "restarts": restarts},
         "weights_sha256": weights_sha256,
         "package_sha256": package_sha256,
+        "source_tar_sha256": source_tar_sha256,
         "metrics": dict(metrics),
         "previous_sha256": previous_sha256,
     }

@@ -157,6 +157,7 @@ def _package(workspace: Workspace, params: Params, store: Registry, commit: str,
         restarts=0,
         weights_sha256=sha256_file(workspace.weights),
         package_sha256=lineage.tree_digest(out),
+        source_tar_sha256=sha256_file(out / package.SOURCE_TAR),
         metrics=read_json(workspace.stage_report("evaluate"))["metrics"],
         previous_sha256=versions[-1].tags["lineage_sha256"] if versions else None,
     )

@@ -1,7 +1,7 @@
 """Build a model package: an MLflow pyfunc from code that carries this project's readers with it.
 
 MLmodel, model_code.py, artifacts/model/{model.safetensors, model.json}, code/{lclsc, pipelines},
-training_videos.json, requirements.txt, a synthetic input example, and lineage.json (by ``lineage.write``).
+training_videos.json, source.tar, requirements.txt, a synthetic input example, and lineage.json (by ``lineage.write``).
 No pickle. The same weights, code and pins give the same tree digest on one machine.
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 from pipelines import settings
 from pipelines.errors import StageError
 from pipelines.files import TEMPORARY_PREFIX, read_json, write_json
+from pipelines.package import source_archive
 from pipelines.workspace import Workspace
 
 ENTRY = "pipelines.inference"
@@ -52,6 +53,7 @@ def build_package(
         sources = _copy(draft / "code", serving_sources())
         _save(draft / "package", model, sources, requirements)
         _note_videos(draft / "package", videos)
+        source_archive.write(draft / "package" / source_archive.FILE)
         shutil.rmtree(out, ignore_errors=True)
         (draft / "package").rename(out)
     return out

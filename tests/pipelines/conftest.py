@@ -92,6 +92,7 @@ def build_and_seal(workspace: Workspace, out: Path, **changes: Any) -> Path:
         "restarts": 0,
         "weights_sha256": sha256_file(workspace.weights),
         "package_sha256": lineage.tree_digest(package),
+        "source_tar_sha256": sha256_file(package / "source.tar"),
         "metrics": {"macro_f1": 0.9, "saliency_iou": None},
         "previous_sha256": None,
     }

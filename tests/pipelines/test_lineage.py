@@ -36,6 +36,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "restarts": 0,
         "weights_sha256": HASH,
         "package_sha256": HASH,
+        "source_tar_sha256": HASH,
         "metrics": {"macro_f1": 0.91, "saliency_iou": None},
         "previous_sha256": None,
     }

@@ -1,0 +1,1 @@
+"""Evidence: what proves which bytes made a model, and what checks the proof."""
