@@ -188,6 +188,9 @@ def _print_intake(report: Any) -> None:
     if report.errors:
         rows = [(error.file, error.row, error.column, error.value, error.message) for error in report.errors]
         console.out.print(console.table("Not taken in", ("file", "row", "column", "value", "problem"), rows))
+    if report.remarks:
+        seen = [(item["row"], item["video_id"][:12], item["code"], item["note"]) for item in report.remarks]
+        console.out.print(console.table("Taken in, but look at", ("row", "video", "remark", "note"), seen))
     if report.quarantined:
         aside = [(item["row"], item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
         console.out.print(console.table("Quarantined", ("row", "video", "reason", "remedy"), aside))

@@ -21,9 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import identity, incoming, ledger, manifest, mask_stack, params_file, progress, split, versioning
+from pipelines import (
+    clip_checks,
+    identity,
+    incoming,
+    ledger,
+    manifest,
+    mask_stack,
+    params_file,
+    progress,
+    split,
+    versioning,
+)
 from pipelines import params as parameters
-from pipelines import video as video_reader
+from pipelines.clip_checks import Candidate, ClipCheck
 from pipelines.errors import VideoError
 from pipelines.files import CHUNK_BYTES, TEMPORARY_PREFIX, read_json, sha256_file, write_json
 from pipelines.incoming import IncomingVideo, RowError
@@ -39,6 +50,7 @@ class IntakeReport:
     known: list[str] = field(default_factory=list)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
+    remarks: list[dict[str, Any]] = field(default_factory=list)
     new_labels: list[str] = field(default_factory=list)
     patients: dict[str, int] = field(default_factory=dict)
     data_version: str = ""
@@ -74,6 +86,7 @@ class _Book:
     provenance: dict[str, Provenance]
     key: identity.Key
     held_keys: list[identity.Key]
+    checks: list[ClipCheck]
     wanted: dict[str, str] = field(default_factory=dict)
     new_videos: list[Video] = field(default_factory=list)
 
@@ -87,12 +100,37 @@ class _Book:
             provenance={row.video_id: row for row in manifest.read_provenance(workspace.provenance)},
             key=key,
             held_keys=identity.load_keys(),
+            checks=clip_checks.for_batch(workspace),
         )
 
     def patient_id(self, raw_patient_id: str) -> str:
         """The pseudonym a known patient already has under any held key, else one under the workspace's."""
         candidates = [key.pseudonym(raw_patient_id) for key in self.held_keys]
         return next((known for known in candidates if known in self.splits), self.key.pseudonym(raw_patient_id))
+
+    def accept(self, row: IncomingVideo, candidate: Candidate, mask_sha256: str) -> None:
+        """The clip is in: note it in every table, and tell the checks."""
+        accepted = Video(
+            video_id=candidate.video_id,
+            patient_id=candidate.patient_id,
+            site=row.site,
+            domain=row.domain,
+            label=row.label,
+            mask_sha256=mask_sha256,
+        )
+        self.videos[accepted.video_id] = accepted
+        self.new_videos.append(accepted)
+        if row.split:
+            self.wanted[accepted.patient_id] = row.split
+        self.provenance[accepted.video_id] = Provenance(
+            video_id=accepted.video_id,
+            source_name_hmac=self.key.hmac(row.path.name, "source"),
+            received_at=_now(),
+            label_source="incoming manifest",
+            consent=row.consent,
+        )
+        for check in self.checks:
+            check.taken(candidate)
 
 
 def _take(
@@ -108,7 +146,7 @@ def _take(
         elif video_id in book.videos:
             report.known.append(video_id)
         else:
-            _accept(workspace, book, row, video_id, copy)
+            report.remarks += _accept(workspace, book, row, video_id, copy)
             report.taken.append(video_id)
     except VideoError as error:
         _quarantine(workspace, row, video_id, copy, error)
@@ -151,41 +189,24 @@ def _row_problem(book: _Book, row: IncomingVideo, video_id: str, published: set[
     return None
 
 
-def _accept(workspace: Workspace, book: _Book, row: IncomingVideo, video_id: str, copy: Path) -> None:
-    """Decode once to the end, then keep file and mask under the video's id."""
-    frames, size_px = _decoded(copy)
-    mask_sha256 = _keep_mask(workspace, row, video_id, frames, size_px) if row.mask else ""
-    copy.replace(workspace.videos / f"{video_id}{row.path.suffix.lower()}")
+def _accept(workspace: Workspace, book: _Book, row: IncomingVideo, video_id: str, copy: Path) -> list[dict[str, Any]]:
+    """Decode once to the end, ask the checks, then keep file and mask under the video's id; returns remarks."""
+    frames, size_px = clip_checks.decode(copy, book.checks)
     patient_id = book.patient_id(row.raw_patient_id)
-    accepted = Video(
+    candidate = Candidate(
         video_id=video_id,
         patient_id=patient_id,
-        site=row.site,
-        domain=row.domain,
         label=row.label,
-        mask_sha256=mask_sha256,
+        split=book.splits.get(patient_id) or book.wanted.get(patient_id) or row.split,
+        path=copy,
+        frames=frames,
+        size_px=size_px,
     )
-    book.videos[video_id] = accepted
-    book.new_videos.append(accepted)
-    if row.split:
-        book.wanted[patient_id] = row.split
-    book.provenance[video_id] = Provenance(
-        video_id=video_id,
-        source_name_hmac=book.key.hmac(row.path.name, "source"),
-        received_at=_now(),
-        label_source="incoming manifest",
-        consent=row.consent,
-    )
-
-
-def _decoded(path: Path) -> tuple[int, tuple[int, int]]:
-    """Number of frames and (height, width); VideoError when the clip does not decode to its end."""
-    frames, size_px = 0, (0, 0)
-    for frame in video_reader.read_frames(path):
-        frames, size_px = frames + 1, frame.luma_HW.shape
-    if frames < 2:
-        raise VideoError("too_few_frames", f"The video has {frames} frame.", "Export the whole clip, not a still.")
-    return frames, size_px
+    remarks = clip_checks.judge(candidate, book.checks)
+    mask_sha256 = _keep_mask(workspace, row, video_id, frames, size_px) if row.mask else ""
+    copy.replace(workspace.videos / f"{video_id}{row.path.suffix.lower()}")
+    book.accept(row, candidate, mask_sha256)
+    return [{"row": row.row, "video_id": video_id} | remark.as_json() for remark in remarks]
 
 
 def _keep_mask(workspace: Workspace, row: IncomingVideo, video_id: str, frames: int, size_px: tuple[int, int]) -> str:

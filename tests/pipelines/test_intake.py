@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import initialise, intake, ledger, manifest
+from pipelines import clip_checks, initialise, intake, ledger, manifest
+from pipelines.clip_checks import Candidate, Remark
+from pipelines.errors import VideoError
 from pipelines.locks import one_writer
 from pipelines.synth.dataset import PRESETS, write_dataset
+from pipelines.video import Frame
 from pipelines.workspace import Workspace
 
 
@@ -138,3 +141,38 @@ def test_the_published_test_key_takes_phantoms_only(
     source = _source(tmp_path, phantoms, {"path": "clip.mp4", "patient_id": "P", "label": "glioma"})
     assert "published" in _take_in(workspace, source).errors[0].message
     assert len(_take_in(workspace, phantoms).taken) == 6
+
+
+class Watcher:
+    """A check that counts what it is shown, remarks on the second clip and sets the third aside."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.clips: list[int] = []
+        self.told: list[str] = []
+
+    def begin(self) -> None:
+        self.clips.append(0)
+
+    def see(self, frame: Frame) -> None:
+        self.clips[-1] += 1
+
+    def judge(self, candidate: Candidate) -> list[Remark]:
+        assert self.clips[-1] == candidate.frames
+        if len(self.clips) == 3:
+            raise VideoError("third", "It is the third.", "Send another.")
+        return [Remark(code="second", note="It is the second.")] if len(self.clips) == 2 else []
+
+    def taken(self, candidate: Candidate) -> None:
+        self.told.append(candidate.video_id)
+
+
+def test_checks_see_every_frame_once_and_their_word_decides(
+    workspace: Workspace, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Watcher] = []
+    monkeypatch.setattr(clip_checks, "CHECKS", (lambda place: made.append(Watcher(place)) or made[0],))
+    report = _take_in(workspace, phantoms)
+    assert [(item["row"], item["code"]) for item in report.remarks] == [(3, "second")]
+    assert [(item["row"], item["reason"]) for item in report.quarantined] == [(4, "third")]
+    assert made[0].told == report.taken
+    assert len(report.taken) == 5
