@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LCLSC := $(BIN)/lclsc
 
-.PHONY: install demo check test bench clean-demo
+.PHONY: install demo check test bench bench-deps clean-demo
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     install, and run the whole line on phantom videos in demo/"
 	@echo "make test     install, and run the tests"
 	@echo "make check    install, and check formatting, style, types and import contracts"
-	@echo "make bench    install, and run the benchmarks"
+	@echo "make bench    install, and run the benchmarks (make bench-deps first, to measure beside the peers)"
 
 install: $(VENV)/.installed
 
@@ -42,5 +42,15 @@ check: install
 test: install
 	$(BIN)/pytest
 
+# Each peer lives in .peers/<environment>; one that does not install is reported as not measured, with pip's last line.
+PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
+
+bench-deps: $(PEERS)
+
+.peers/%/.installed: benchmarks/peers/%.txt
+	test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
+	if .peers/$*/bin/pip install --quiet --disable-pip-version-check -r $< 2> .peers/$*.log; then touch $@; \
+	else rm -f $@; tail -1 .peers/$*.log; fi
+
 bench: install
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick || exit 1; done
+	for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
