@@ -38,6 +38,7 @@ WITHOUT_EFFECT = {
         "settings",
         "stage",
         "versioning",
+        "video.isolation",
         "workers",
         "workspace",
     )
