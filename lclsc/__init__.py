@@ -6,6 +6,7 @@ contrastive learning*; every number is this project's own.
 
 from lclsc.calibration import calibrate_temperature, expected_calibration_error
 from lclsc.consistency import ConsistencyKind, consistency
+from lclsc.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lclsc.distributed import Reduction, World
 from lclsc.encoders import ENCODERS, Encoder, build_encoder
 from lclsc.global_embeddings import GlobalEmbeddings
@@ -19,8 +20,10 @@ from lclsc.topk_pool import top_k_contrast, top_k_max_min
 from lclsc.views import View, ViewSettings, make_views
 
 __all__ = [
+    "CORRUPTIONS",
     "ENCODERS",
     "LCLSC",
+    "SEVERITIES",
     "ConsistencyKind",
     "Embedded",
     "Encoder",
@@ -37,6 +40,7 @@ __all__ = [
     "calibrate_temperature",
     "class_map",
     "consistency",
+    "corrupt",
     "expected_calibration_error",
     "label_contrast",
     "label_map",

@@ -8,7 +8,6 @@ multiplications, divisions and clamps, which round alike in the vector and the s
 (powers and exponentials do not); angles and logarithms are taken in Python, per sample.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
+from lclsc import chance
+from lclsc.chance import signed
 from lclsc.shapes import shape_repr
-
-_WORD = 0xFFFFFFFF
-_NOISE_MEAN = 4 * 127.5
-_NOISE_DEVIATION = math.sqrt(4 * (256**2 - 1) / 12)  # of the sum of four uniform bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,42 +81,31 @@ def make_views(
     image, inside = _look(image_B1SS, fov_B1SS, affine_B33)
     image = _soften(image, inside, _column(draws, "blur", image))
     image = _bend(image * _column(draws, "gain", image), _column(draws, "bend", image))
-    noise = _noise(_column(draws, "noise_key", image, torch.int64), image.shape[-1])
+    noise = chance.noise(_column(draws, "noise_key", image, torch.int64), image.shape[-1])
     image = (image + noise * _column(draws, "noise", image)).clamp(0.0, 1.0) * inside
     return View(image_B1SS=image, fov_B1SS=inside.bool(), affine_B33=affine_B33)
 
 
 def draw(seed: int, epoch: int, sample_index: int, view: int, settings: ViewSettings) -> Draw:
     """All chance of one view, from a hash of its four coordinates."""
-    words = _words(seed, epoch, sample_index, view)
-    angle = math.radians(settings.rotate_degrees) * _signed(words)
+    words = chance.words(seed, epoch, sample_index, view)
+    angle = math.radians(settings.rotate_degrees) * signed(words)
     scale = _ratio(settings.zoom, words)
-    flip = -1.0 if settings.flip and _signed(words) < 0 else 1.0
-    shift_x, shift_y = settings.shift * _signed(words), settings.shift * _signed(words)
+    flip = -1.0 if settings.flip and signed(words) < 0 else 1.0
+    shift_x, shift_y = settings.shift * signed(words), settings.shift * signed(words)
     cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
     return Draw(
         affine=((flip * cosine, -sine, shift_x), (flip * sine, cosine, shift_y), (0.0, 0.0, 1.0)),
         gain=_ratio(settings.gain, words),
         bend=2.0 ** _ratio(settings.gamma, words) - 2.0,
-        noise=settings.noise * abs(_signed(words)),
-        blur=settings.blur * abs(_signed(words)),
+        noise=settings.noise * abs(signed(words)),
+        blur=settings.blur * abs(signed(words)),
         noise_key=next(words),
     )
 
 
-def _words(*coordinates: int) -> Iterator[int]:
-    """Sixteen 32-bit words from a hash of the coordinates."""
-    digest = hashlib.blake2b(repr(coordinates).encode()).digest()
-    return iter(int.from_bytes(digest[at : at + 4], "little") for at in range(0, 64, 4))
-
-
-def _signed(words: Iterator[int]) -> float:
-    """Uniform in (-1, 1)."""
-    return (2 * next(words) + 1) / 2.0**32 - 1
-
-
 def _ratio(largest: float, words: Iterator[int]) -> float:
-    return math.exp(math.log(largest) * _signed(words))
+    return math.exp(math.log(largest) * signed(words))
 
 
 def _column(draws: list[Draw], name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -164,18 +150,3 @@ def _bend(image_B1SS: Tensor, bend_B111: Tensor) -> Tensor:
     """x / (1 + bend (1 - x)): Schlick's rational curve (Graphics Gems IV), x ** gamma at 0, 1/2 and 1."""
     bright = image_B1SS.clamp(0.0, 1.0)
     return bright / ((1 - bright) * bend_B111 + 1)
-
-
-def _noise(key_B111: Tensor, side_px: int) -> Tensor:
-    """Nearly normal noise (B,1,S,S) of deviation 1: the sum of the four bytes of a pixel's hash."""
-    pixel_SS = torch.arange(side_px * side_px, device=key_B111.device).reshape(side_px, side_px)
-    word = _mix(_mix(pixel_SS + 1) ^ key_B111)
-    total = (word & 255) + ((word >> 8) & 255) + ((word >> 16) & 255) + (word >> 24)
-    return (total.float() - _NOISE_MEAN) * (1.0 / _NOISE_DEVIATION)
-
-
-def _mix(word: Tensor) -> Tensor:
-    """A bijective 32-bit mixer (Wellons' lowbias32), on words held in int64."""
-    word = ((word ^ (word >> 16)) * 0x7FEB352D) & _WORD
-    word = ((word ^ (word >> 15)) * 0x846CA68B) & _WORD
-    return word ^ (word >> 16)
