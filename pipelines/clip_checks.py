@@ -1,20 +1,26 @@
-"""What is asked of every clip that decodes, before it is taken in. One file a check; all of them share one decoding.
+"""What is asked of every clip before it is taken in. One file a check; all of them share one decoding.
 
-A check lives as long as a batch. For each clip it hears ``begin``, sees every frame once, and then judges: it
-returns remarks, or raises VideoError to set the clip aside. ``taken`` tells it that the clip went in.
+A check has two halves. Its *look* lives in the child that decodes: it sees every frame once and sums up in JSON.
+Its *judge* lives in intake for as long as a batch: it weighs the sum against what else is known and returns
+remarks, or raises VideoError to set the clip aside.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipelines import video
 from pipelines.errors import VideoError
 from pipelines.video import Frame
+from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace
+
+NEVER_WAIVED = frozenset({"near_copy_across_split"})
+"""Codes of judges that ``intake --release`` cannot overrule: patients never move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,43 +48,86 @@ class Remark:
         return asdict(self)
 
 
-class ClipCheck(Protocol):
-    """Looks at the clips of one batch, one after another."""
-
-    def begin(self) -> None: ...
+class Look(Protocol):
+    """Sees one clip, in the child. Made without arguments, from a class that can be imported by name."""
 
     def see(self, frame: Frame) -> None: ...
 
-    def judge(self, candidate: Candidate) -> Iterable[Remark]: ...
-
-    def taken(self, candidate: Candidate) -> None: ...
-
-
-CHECKS: tuple[Callable[[Workspace], ClipCheck], ...] = ()
-"""Made anew for every batch; asked in this order."""
+    def summary(self) -> Any:
+        """What the judge needs to know, as JSON."""
+        ...
 
 
-def for_batch(workspace: Workspace) -> list[ClipCheck]:
-    return [make(workspace) for make in CHECKS]
+class Judge(Protocol):
+    """Weighs the clips of one batch, one after another."""
+
+    def judge(self, candidate: Candidate, summary: Any) -> Iterable[Remark]: ...
+
+    def taken(self, candidate: Candidate, summary: Any) -> None:
+        """The clip went in."""
+        ...
 
 
-def decode(path: Path, checks: Sequence[ClipCheck]) -> tuple[int, tuple[int, int]]:
-    """Number of frames and (height, width), every frame shown to every check on the way.
+class Check(NamedTuple):
+    look: type[Look]
+    judge: Callable[[Workspace], Judge]  # made anew for every batch
 
-    VideoError when the clip does not decode to its end.
-    """
-    for check in checks:
-        check.begin()
+
+CHECKS: tuple[Check, ...] = ()
+"""Asked in this order."""
+
+
+class Panel:
+    """The checks of one batch."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.checks = CHECKS
+        self.judges = [check.judge(workspace) for check in self.checks]
+
+    def decode(self, path: Path, limits: Limits) -> Survey:
+        """Decode to the end, in a child; VideoError when that does not work."""
+        looks = [f"{check.look.__module__}:{check.look.__qualname__}" for check in self.checks]
+        frames, height_px, width_px, summaries = run_isolated(survey, path, looks, limits=limits)
+        return Survey(frames, (height_px, width_px), summaries)
+
+    def judge(self, candidate: Candidate, seen: Survey, *, waived: str = "") -> list[Remark]:
+        """What all judges remark; VideoError from the first that sets the clip aside, ``waived`` codes left out."""
+        remarks: list[Remark] = []
+        for judge, summary in zip(self.judges, seen.summaries, strict=True):
+            try:
+                remarks += judge.judge(candidate, summary)
+            except VideoError as error:
+                if error.code != waived or waived in NEVER_WAIVED:
+                    raise
+        return remarks
+
+    def taken(self, candidate: Candidate, seen: Survey) -> None:
+        for judge, summary in zip(self.judges, seen.summaries, strict=True):
+            judge.taken(candidate, summary)
+
+
+class Survey(NamedTuple):
+    """What came of decoding a clip once."""
+
+    frames: int
+    size_px: tuple[int, int]  # height, width
+    summaries: list[Any]  # of each check's look
+
+
+def survey(path: str, looks: Sequence[str]) -> tuple[int, int, int, list[Any]]:
+    """Runs in the child: (frames, height, width, summaries), every frame shown to every look on the way."""
+    watching: list[Look] = [_named(name)() for name in looks]
     frames, size_px = 0, (0, 0)
-    for frame in video.read_frames(path):
+    for frame in video.read_frames(Path(path)):
         frames, size_px = frames + 1, (int(frame.luma_HW.shape[0]), int(frame.luma_HW.shape[1]))
-        for check in checks:
-            check.see(frame)
+        for look in watching:
+            look.see(frame)
     if frames < 2:
         raise VideoError("too_few_frames", f"The video has {frames} frame.", "Export the whole clip, not a still.")
-    return frames, size_px
+    return frames, *size_px, [look.summary() for look in watching]
 
 
-def judge(candidate: Candidate, checks: Sequence[ClipCheck]) -> list[Remark]:
-    """What all checks remark; VideoError from the first that sets the clip aside."""
-    return [remark for check in checks for remark in check.judge(candidate)]
+def _named(name: str) -> Callable[[], Look]:
+    module, qualified = name.split(":")
+    found: Callable[[], Look] = getattr(importlib.import_module(module), qualified)
+    return found

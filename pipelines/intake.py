@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import (
-    clip_checks,
     identity,
     incoming,
     ledger,
@@ -34,11 +33,12 @@ from pipelines import (
     versioning,
 )
 from pipelines import params as parameters
-from pipelines.clip_checks import Candidate, ClipCheck
+from pipelines.clip_checks import Candidate, Panel, Survey
 from pipelines.errors import VideoError
 from pipelines.files import CHUNK_BYTES, TEMPORARY_PREFIX, read_json, sha256_file, write_json
 from pipelines.incoming import IncomingVideo, RowError
 from pipelines.manifest import Provenance, Video
+from pipelines.video.isolation import Limits
 from pipelines.workspace import Workspace, private_folder
 
 
@@ -86,7 +86,7 @@ class _Book:
     provenance: dict[str, Provenance]
     key: identity.Key
     held_keys: list[identity.Key]
-    checks: list[ClipCheck]
+    panel: Panel
     wanted: dict[str, str] = field(default_factory=dict)
     new_videos: list[Video] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ class _Book:
             provenance={row.video_id: row for row in manifest.read_provenance(workspace.provenance)},
             key=key,
             held_keys=identity.load_keys(),
-            checks=clip_checks.for_batch(workspace),
+            panel=Panel(workspace),
         )
 
     def patient_id(self, raw_patient_id: str) -> str:
@@ -108,7 +108,7 @@ class _Book:
         candidates = [key.pseudonym(raw_patient_id) for key in self.held_keys]
         return next((known for known in candidates if known in self.splits), self.key.pseudonym(raw_patient_id))
 
-    def accept(self, row: IncomingVideo, candidate: Candidate, mask_sha256: str) -> None:
+    def accept(self, row: IncomingVideo, candidate: Candidate, seen: Survey, mask_sha256: str) -> None:
         """The clip is in: note it in every table, and tell the checks."""
         accepted = Video(
             video_id=candidate.video_id,
@@ -129,8 +129,7 @@ class _Book:
             label_source="incoming manifest",
             consent=row.consent,
         )
-        for check in self.checks:
-            check.taken(candidate)
+        self.panel.taken(candidate, seen)
 
 
 def _take(
@@ -191,7 +190,7 @@ def _row_problem(book: _Book, row: IncomingVideo, video_id: str, published: set[
 
 def _accept(workspace: Workspace, book: _Book, row: IncomingVideo, video_id: str, copy: Path) -> list[dict[str, Any]]:
     """Decode once to the end, ask the checks, then keep file and mask under the video's id; returns remarks."""
-    frames, size_px = clip_checks.decode(copy, book.checks)
+    seen = book.panel.decode(copy, Limits())
     patient_id = book.patient_id(row.raw_patient_id)
     candidate = Candidate(
         video_id=video_id,
@@ -199,13 +198,13 @@ def _accept(workspace: Workspace, book: _Book, row: IncomingVideo, video_id: str
         label=row.label,
         split=book.splits.get(patient_id) or book.wanted.get(patient_id) or row.split,
         path=copy,
-        frames=frames,
-        size_px=size_px,
+        frames=seen.frames,
+        size_px=seen.size_px,
     )
-    remarks = clip_checks.judge(candidate, book.checks)
-    mask_sha256 = _keep_mask(workspace, row, video_id, frames, size_px) if row.mask else ""
+    remarks = book.panel.judge(candidate, seen)
+    mask_sha256 = _keep_mask(workspace, row, video_id, *seen[:2]) if row.mask else ""
     copy.replace(workspace.videos / f"{video_id}{row.path.suffix.lower()}")
-    book.accept(row, candidate, mask_sha256)
+    book.accept(row, candidate, seen, mask_sha256)
     return [{"row": row.row, "video_id": video_id} | remark.as_json() for remark in remarks]
 
 

@@ -143,34 +143,43 @@ def test_the_published_test_key_takes_phantoms_only(
     assert len(_take_in(workspace, phantoms).taken) == 6
 
 
-class Watcher:
-    """A check that counts what it is shown, remarks on the second clip and sets the third aside."""
+class Counting:
+    """A look that counts what it is shown."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.clips: list[int] = []
-        self.told: list[str] = []
-
-    def begin(self) -> None:
-        self.clips.append(0)
+    def __init__(self) -> None:
+        self.frames = 0
 
     def see(self, frame: Frame) -> None:
-        self.clips[-1] += 1
+        self.frames += 1
 
-    def judge(self, candidate: Candidate) -> list[Remark]:
-        assert self.clips[-1] == candidate.frames
-        if len(self.clips) == 3:
+    def summary(self) -> int:
+        return self.frames
+
+
+class Numbering:
+    """A judge that remarks on the second clip and sets the third aside."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.clips = 0
+        self.told: list[str] = []
+
+    def judge(self, candidate: Candidate, summary: int) -> list[Remark]:
+        assert summary == candidate.frames
+        self.clips += 1
+        if self.clips == 3:
             raise VideoError("third", "It is the third.", "Send another.")
-        return [Remark(code="second", note="It is the second.")] if len(self.clips) == 2 else []
+        return [Remark(code="second", note="It is the second.")] if self.clips == 2 else []
 
-    def taken(self, candidate: Candidate) -> None:
+    def taken(self, candidate: Candidate, summary: int) -> None:
         self.told.append(candidate.video_id)
 
 
-def test_checks_see_every_frame_once_and_their_word_decides(
+def test_looks_see_every_frame_once_and_the_word_of_judges_decides(
     workspace: Workspace, phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Watcher] = []
-    monkeypatch.setattr(clip_checks, "CHECKS", (lambda place: made.append(Watcher(place)) or made[0],))
+    made: list[Numbering] = []
+    check = clip_checks.Check(Counting, lambda place: made.append(Numbering(place)) or made[0])
+    monkeypatch.setattr(clip_checks, "CHECKS", (check,))
     report = _take_in(workspace, phantoms)
     assert [(item["row"], item["code"]) for item in report.remarks] == [(3, "second")]
     assert [(item["row"], item["reason"]) for item in report.quarantined] == [(4, "third")]
