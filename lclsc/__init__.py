@@ -2,11 +2,13 @@
 
 The ideas are those of *Interpretable classification of endomicroscopic brain data via saliency consistent
 contrastive learning*; every number is this project's own.
+
+What only measures a model is imported by its module (``lclsc.corruptions``, ``lclsc.map_quality``,
+``lclsc.faithfulness``): it is no part of training, and a changed measure makes no trained model stale.
 """
 
 from lclsc.calibration import calibrate_temperature, expected_calibration_error
 from lclsc.consistency import ConsistencyKind, consistency
-from lclsc.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lclsc.distributed import Reduction, World
 from lclsc.encoders import ENCODERS, Encoder, build_encoder
 from lclsc.global_embeddings import GlobalEmbeddings
@@ -20,10 +22,8 @@ from lclsc.topk_pool import top_k_contrast, top_k_max_min
 from lclsc.views import View, ViewSettings, make_views
 
 __all__ = [
-    "CORRUPTIONS",
     "ENCODERS",
     "LCLSC",
-    "SEVERITIES",
     "ConsistencyKind",
     "Embedded",
     "Encoder",
@@ -40,7 +40,6 @@ __all__ = [
     "calibrate_temperature",
     "class_map",
     "consistency",
-    "corrupt",
     "expected_calibration_error",
     "label_contrast",
     "label_map",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lclsc import CORRUPTIONS, SEVERITIES, corrupt
+from lclsc.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 SIDE = 48
 
