@@ -38,3 +38,10 @@ class GlobalEmbeddings(nn.Module):
         present_K1 = count_K1 > 0
         self.vectors.copy_(torch.where(present_K1, moved_KD.to(self.vectors.dtype), self.vectors))
         self.seen.logical_or_(present_K1.squeeze(1))
+
+    @torch.no_grad()
+    def recompute_(self, z_ND: Tensor, labels_N: Tensor) -> None:
+        """Forget the averages: each class's vector is the direction of its mean over these embeddings."""
+        self.vectors.zero_()
+        self.seen.zero_()
+        self.update_(z_ND, labels_N)

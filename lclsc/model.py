@@ -63,8 +63,8 @@ class DenseHead(nn.Module):
 class LCLSC(nn.Module):
     """Interpretable classifier by similarity to one global embedding per class.
 
-    ``momentum`` is per training step. ``encoder_bfloat16`` runs the encoder under autocast; the head,
-    the losses and the global embeddings stay in float32.
+    ``momentum`` is per training step. ``encoder_bfloat16`` runs the encoder under autocast while training; the
+    head, the losses and the global embeddings stay in float32, and so does all of inference.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LCLSC(nn.Module):
     def embed(self, image_B1SS: Tensor, fov_B1SS: Tensor) -> Embedded:
         """Images in [0, 1] with their field-of-view masks (bool, or 0 and 1) to embeddings."""
         device = image_B1SS.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.encoder_bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.encoder_bfloat16 and self.training):
             features_BChw = self.encoder(standardise(image_B1SS, fov_B1SS))
         with torch.autocast(device, enabled=False):
             dense_BDhw = self.head(features_BChw.to(image_B1SS.dtype))

@@ -95,13 +95,14 @@ def as_tensor(images_NSS: NDArray[np.uint8]) -> torch.Tensor:
     return torch.tensor(images_NSS)[:, None].float() / 255.0
 
 
-def build_model(card: dict[str, Any]) -> lclsc.LCLSC:
-    """The architecture that a model card names, untrained."""
+def build_model(card: dict[str, Any], *, bfloat16: bool = False) -> lclsc.LCLSC:
+    """The architecture that a model card names, untrained; with ``bfloat16`` its encoder trains in that precision."""
     return lclsc.LCLSC(
         lclsc.build_encoder(card["encoder"]),
         classes=len(card["classes"]),
         embedding_dim=card["embedding_dim"],
         momentum=card["momentum"],
+        encoder_bfloat16=bfloat16,
     )
 
 

@@ -35,7 +35,7 @@ def build(
     environment: Mapping[str, Any],
     seeds: Mapping[str, int],
     logical_shards: int,
-    restarts: int,
+    restarts: int | None,
     weights_sha256: str,
     package_sha256: str,
     source_tar_sha256: str,

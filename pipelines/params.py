@@ -82,8 +82,8 @@ class ViewParams(Section):
 class TrainParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Of initial weights, batch order and views."""
-    encoder: Literal["compact", "resnet10", "resnet18"]
-    """Network below the dense head; compact is made for CPUs."""
+    encoder: Annotated[str, Field(pattern=r"^(compact|resnet10|resnet18|resnet50|densenet121|timm:[a-z0-9_]+)$")]
+    """Network below the dense head; compact is made for CPUs, timm: takes any network of that package."""
     embedding_dim: Count
     """Width of the embedding."""
     epochs: Count
@@ -96,6 +96,8 @@ class TrainParams(Section):
     """How gradients of the shards are summed: in fixed order (same bytes on any number of workers) or by all-reduce."""
     threads_per_shard: Count
     """CPU threads of a worker; fixed, because sums depend on it."""
+    precision: Literal["float32", "bfloat16"]
+    """Of the encoder while it trains; bfloat16 is for GPUs. Head, losses, embeddings and inference stay in float32."""
     learning_rate: Positive
     """Peak learning rate of AdamW; linear warm-up, then a cosine to zero."""
     weight_decay: Annotated[float, Field(ge=0)]
@@ -106,8 +108,14 @@ class TrainParams(Section):
     """Largest norm of the whole gradient; without it the first steps collapse all embeddings into one."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """EMA of the global embeddings, per step."""
+    embeddings: Literal["ema", "recomputed"]
+    """Global embeddings of the finished model: their EMA, or the mean direction of each class's training frames."""
     temperature: Positive
     """Of the label-contrastive loss."""
+    class_balanced: bool
+    """Divide each class's part of the loss's denominator by its number of frames in the batch."""
+    global_keys: bool
+    """Let the global embeddings join the keys that a frame is contrasted with."""
     saliency_weight: Annotated[float, Field(ge=0)]
     """lambda: weight of saliency consistency and its pooling term."""
     consistency: Literal["mse", "l1", "cosine"]
@@ -119,6 +127,8 @@ class TrainParams(Section):
     contrast_weight: Annotated[float, Field(ge=0)]
     """beta: weight of the pooling term inside saliency consistency."""
     views: ViewParams
+    calibration: Literal["temperature", "none"]
+    """Fit the softmax temperature on validation patients, or keep the loss's temperature."""
     reject_score: Annotated[float, Field(ge=-1, le=1)]
     """Cosine below which the model rejects a frame."""
     reject_margin: Annotated[float, Field(ge=0, le=2)]

@@ -154,7 +154,7 @@ def _package(workspace: Workspace, params: Params, store: Registry, commit: str,
         environment=lineage.environment(threads=params.train.threads_per_shard, gpu=workers.gpu_name()),
         seeds={"train": params.train.seed, "evaluate": params.evaluate.seed},
         logical_shards=params.train.logical_shards,
-        restarts=0,
+        restarts=_restarts(workspace),
         weights_sha256=sha256_file(workspace.weights),
         package_sha256=lineage.tree_digest(out),
         source_tar_sha256=sha256_file(out / package.SOURCE_TAR),
@@ -163,6 +163,14 @@ def _package(workspace: Workspace, params: Params, store: Registry, commit: str,
     )
     lineage.write(out, record)
     return out
+
+
+def _restarts(workspace: Workspace) -> int | None:
+    """How often this training went on from a checkpoint; None where the weights were not trained in this clone."""
+    if not workspace.training_record.exists():
+        return None
+    found = read_json(workspace.training_record)
+    return int(found["restarts"]) if found["weights_sha256"] == sha256_file(workspace.weights) else None
 
 
 def _note_registered(workspace: Workspace, version: Version) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines import cluster, frames, keys, progress, stage, workers
+from pipelines import checkpoint, cluster, frames, keys, progress, stage, workers
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.files import digest, read_json, sha256_file, write_bytes, write_json
 from pipelines.params import Params
@@ -33,10 +33,13 @@ def run(workspace: Workspace, params: Params) -> dict[str, Any]:
     _require_data(table, classes)
     card = _card(params, classes, table)
     folder = fit(workspace, params, card, table)
-    state = read_json(folder / "progress.json")
-    write_bytes(workspace.weights, (folder / "model.safetensors").read_bytes())
+    state = read_json(folder / checkpoint.PROGRESS)
+    write_bytes(workspace.weights, (folder / checkpoint.WEIGHTS).read_bytes())
     write_json(workspace.model_card, card | {"temperature": state["calibration"]["temperature"]})
-    return _report(workspace, table, classes, state)
+    report = _report(workspace, table, classes, state)
+    happened = {"weights_sha256": report["weights_sha256"], "restarts": state["restarts"]}
+    write_json(workspace.training_record, happened)  # not in the report: same inputs, same report
+    return report
 
 
 def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.DataFrame) -> Path:
@@ -61,6 +64,7 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
             train=ray.put(_samples(workspace, table, card["classes"], "train")),
             validation=ray.put(_samples(workspace, table, card["classes"], "validation")),
             channel=channel,
+            checkpoint_seconds=workers.checkpoint_seconds(),
         )
         trainer = TorchTrainer(
             train_worker,

@@ -1,7 +1,8 @@
 """The train loop: what every Ray Train worker runs. Resumes from the newest checkpoint of its run.
 
 The sequence of batches, views and updates is a function of the configuration alone. With ordered reduction
-the weights are the same bytes on any number of workers that divides the logical shards.
+the weights are the same bytes on any number of workers that divides the logical shards, and however often the
+training was killed and went on: a checkpoint may be taken after any step, at a time that changes no bytes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 import lclsc
-from pipelines import metrics, sampling
+from pipelines import checkpoint, metrics, sampling
 from pipelines.errors import StageError
-from pipelines.files import read_json, write_json
 from pipelines.inference import BATCH, as_tensor, build_model
 from pipelines.params import TrainParams
 
@@ -50,6 +50,7 @@ class Job:
     train: Any  # ObjectRef of Samples: shared memory, one copy a node
     validation: Any
     channel: Any  # actor that the driver reads progress from
+    checkpoint_seconds: float = 30.0  # between checkpoints; 0 is after every step
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -63,18 +64,25 @@ def train_worker(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     train, validation = ray.get([job.train, job.validation])
     trainer = Trainer(job, train, validation, device)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
+    kept = ray.train.get_checkpoint()
+    if kept is not None:
+        with kept.as_directory() as folder:
             trainer.restore(Path(folder))
-    while trainer.epoch < job.params.epochs:
-        trainer.run_epoch()
-        with tempfile.TemporaryDirectory() as folder:
-            kept = None
-            if trainer.world.rank == 0:
-                trainer.save(Path(folder))
-                kept = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"epoch": trainer.epoch}, checkpoint=kept)
+    for _ in trainer.steps():
+        if trainer.checkpoint_is_due():
+            _report(trainer)
+
+
+def _report(trainer: Trainer) -> None:
+    """Hand Ray a checkpoint; it asks every rank to take part, and one to bring the files."""
+    import ray.train
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = None
+        if trainer.world.rank == 0:
+            trainer.save(Path(folder))
+            kept = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"step": trainer.step}, checkpoint=kept)
 
 
 def prepare_torch(params: TrainParams) -> None:
@@ -82,26 +90,32 @@ def prepare_torch(params: TrainParams) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(params.threads_per_shard)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads it; filling takes 5 % of a step
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(params.seed)
 
 
 class Trainer:
-    """State of one training run: model, optimiser, epoch, history."""
+    """State of one training run: model, optimiser, where it stands, and its history."""
 
     def __init__(self, job: Job, train: Samples, validation: Samples, device: torch.device) -> None:
         self.params, self.card, self.channel = job.params, job.card, job.channel
         self.train, self.validation, self.device = train, validation, device
         self.world = lclsc.World.current()
-        self.model = build_model(job.card).to(device)
+        self.model = build_model(job.card, bfloat16=job.params.precision == "bfloat16").to(device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, job.params.weight_decay), lr=job.params.learning_rate, foreach=False
         )
         self.objective = objective(job.params)
         self.views = lclsc.ViewSettings(**job.params.views.model_dump())
         self.epoch = 0
+        self.position = 0  # steps taken of the epoch under way
+        self.loss_sums: dict[str, float] = {}  # over those steps
         self.history: list[dict[str, float]] = []
         self.calibration: dict[str, float] = {}
+        self.restarts = 0
+        self.checkpoint_seconds = job.checkpoint_seconds
+        self.last_checkpoint = time.monotonic()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,8 +125,32 @@ class Trainer:
     def total_steps(self) -> int:
         return self.params.epochs * self.steps_per_epoch
 
-    def run_epoch(self) -> None:
-        order = sampling.epoch_order(
+    @property
+    def step(self) -> int:
+        """Steps taken so far, and so the number of the next one."""
+        return self.epoch * self.steps_per_epoch + self.position
+
+    def steps(self) -> Iterator[None]:
+        """Train from where it stands to the end, one step at a time; between two the state may be saved."""
+        while self.epoch < self.params.epochs:
+            for indices in self._order()[self.position :]:
+                self._step(indices)
+                if self.position == self.steps_per_epoch:
+                    self._end_epoch()
+                yield
+
+    def checkpoint_is_due(self) -> bool:
+        """At the end, and when the clock of the first rank says so: all ranks answer alike."""
+        if self.epoch == self.params.epochs:
+            return True
+        due = time.monotonic() - self.last_checkpoint >= self.checkpoint_seconds
+        due = bool(self.world.gather_shards([torch.tensor(due, device=self.device)])[0])
+        if due:
+            self.last_checkpoint = time.monotonic()
+        return due
+
+    def _order(self) -> NDArray[np.int64]:
+        return sampling.epoch_order(
             self.train.labels_N,
             self.train.patients,
             self.train.videos,
@@ -120,26 +158,36 @@ class Trainer:
             seed=self.params.seed,
             epoch=self.epoch,
         )
-        self.model.train()
-        losses = [self._step(position, indices) for position, indices in enumerate(order)]
-        entry = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
-        self.epoch += 1
-        self.history.append({"epoch": self.epoch, "learning_rate": self._learning_rate(-1)} | entry | self._validate())
-        self._tell(self.total_steps * self.epoch // self.params.epochs, entry["total"], self.history[-1])
 
-    def _step(self, position: int, indices: NDArray[np.int64]) -> dict[str, float]:
-        step = self.epoch * self.steps_per_epoch + position
+    def _step(self, indices: NDArray[np.int64]) -> None:
+        self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(position)
+            group["lr"] = self._learning_rate(self.step)
         shards = np.array_split(indices, self.params.logical_shards)
         local = [self._batch(shards[own]) for own in self.world.local_shards(self.params.logical_shards)]
-        result = self.compute_gradients(local, step)
-        _require_finite(result.losses, step)
+        result = self.compute_gradients(local, self.step)
+        _require_finite(result.losses, self.step)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.clip_norm, foreach=False)
         self.optimizer.step()
         self.after_step(result)
-        self._tell(step + 1, result.losses["total"])
-        return result.losses
+        self.loss_sums = {name: self.loss_sums.get(name, 0.0) + loss for name, loss in result.losses.items()}
+        self.position += 1
+        self._tell(result.losses["total"])
+
+    def _end_epoch(self) -> None:
+        means = {name: total / self.position for name, total in self.loss_sums.items()}
+        self.epoch, self.position, self.loss_sums = self.epoch + 1, 0, {}
+        if self.epoch == self.params.epochs:
+            self.finish()
+        rate = self._learning_rate(self.step - 1)
+        self.history.append({"epoch": self.epoch, "learning_rate": rate} | means | self._validate())
+        self._tell(means["total"], self.history[-1])
+
+    def finish(self) -> None:
+        """What follows the last step and comes before the last validation."""
+        if self.params.embeddings == "recomputed":
+            z_ND = self._in_order(self.train, lambda image, inside: self.model.embed(image, inside).z_BD)
+            self.model.global_embeddings.recompute_(z_ND, torch.from_numpy(self.train.labels_N).to(self.device))
 
     def compute_gradients(self, shards: Sequence[lclsc.ShardBatch], step: int) -> lclsc.StepResult:
         """The batch's objective and its gradients in ``.grad``, the same on all ranks."""
@@ -169,68 +217,74 @@ class Trainer:
             sample_index_B=torch.from_numpy(indices).to(self.device),
         )
 
-    def _learning_rate(self, position: int) -> float:
-        """Linear warm-up, then a cosine to zero; a function of the step alone. Position -1: the last step."""
-        step = self.epoch * self.steps_per_epoch + position
+    def _learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to zero; a function of the step alone."""
         warmup = max(1.0, self.params.warmup * self.total_steps)
         if step < warmup:
             return self.params.learning_rate * (step + 1) / (warmup + 1)
         done = (step - warmup) / max(1.0, self.total_steps - warmup)
         return self.params.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
-    @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Scores of the validation patients in fixed batches shared out by rank; calibrates after the last epoch."""
-        self.model.eval()
-        similarity_NK = torch.cat(self._similarities())
+        """Scores of the validation patients; calibrates after the last epoch."""
+        similarity_NK = self._in_order(self.validation, self.score).cpu()
         labels_N = torch.from_numpy(self.validation.labels_N)
         predicted_N = similarity_NK.argmax(1).numpy()
         size = len(self.card["classes"])
         matrix = np.zeros((size, size), dtype=np.int64)
         np.add.at(matrix, (self.validation.labels_N, predicted_N), 1)
         if self.epoch == self.params.epochs:
-            self.calibration = calibrate(similarity_NK, labels_N, self.params.temperature)
+            self.calibration = calibrate(similarity_NK, labels_N, self.params)
         return {"validation_macro_f1": float(metrics.macro_f1(matrix))}
 
-    def _similarities(self) -> list[torch.Tensor]:
-        """Cosines (N, K) of every validation frame, on every rank, in order."""
-        samples = self.validation
-        padding = BATCH * self.world.size
+    def score(self, image_B1SS: torch.Tensor, inside_B1SS: torch.Tensor) -> torch.Tensor:
+        """What the largest of decides the class, (B, K)."""
+        similarity_BK: torch.Tensor = self.model(image_B1SS, inside_B1SS).similarity_BK
+        return similarity_BK
+
+    @torch.no_grad()
+    def _in_order(
+        self, samples: Samples, compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """``compute`` of every sample, on every rank, in order; fixed batches, shared out by rank."""
+        self.model.eval()
         rounds = []
-        for start in range(0, len(samples), padding):
-            first = start + BATCH * self.world.rank
-            rounds.append(self.world.gather_shards([self._similarity(first)]))
-        flat = torch.cat([part for parts in rounds for part in parts])
-        return [flat[: len(samples)].cpu()]
+        for start in range(0, len(samples), BATCH * self.world.size):
+            local = compute(*self._fixed_batch(samples, start + BATCH * self.world.rank))
+            rounds.extend(self.world.gather_shards([local]))
+        return torch.cat(rounds)[: len(samples)]
 
-    def _similarity(self, first: int) -> torch.Tensor:
-        """One fixed batch, filled up with its last frame so that every rank sends the same shape."""
-        wanted = np.minimum(np.arange(first, first + BATCH), len(self.validation) - 1)
-        images = as_tensor(self.validation.images_NSS[wanted]).to(self.device)
-        inside = torch.from_numpy(self.validation.fov_NSS[wanted])[:, None].to(self.device)
-        similarity: torch.Tensor = self.model(images, inside).similarity_BK
-        return similarity
+    def _fixed_batch(self, samples: Samples, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Filled up with the last sample, so that every rank sends the same shape."""
+        wanted = np.minimum(np.arange(first, first + BATCH), len(samples) - 1)
+        images = as_tensor(samples.images_NSS[wanted]).to(self.device)
+        return images, torch.from_numpy(samples.fov_NSS[wanted])[:, None].to(self.device)
 
-    def _tell(self, step: int, loss: float, metrics: Mapping[str, float] | None = None) -> None:
+    def _tell(self, loss: float, metrics: Mapping[str, float] | None = None) -> None:
         """Progress for the driver; fire and forget, from one rank."""
         if self.world.rank == 0 and self.channel is not None:
             note = f"epoch {min(self.epoch + 1, self.params.epochs)}/{self.params.epochs}  loss {loss:.3f}"
             if self.history:
                 note += f"  val F1 {self.history[-1]['validation_macro_f1']:.3f}"
-            self.channel.put.remote(step, self.total_steps, note, dict(metrics or {}))
+            self.channel.put.remote(self.step, self.total_steps, note, dict(metrics or {}))
 
     def save(self, folder: Path) -> None:
-        """Weights and optimiser as safetensors, the rest as JSON: no pickle."""
-        save_file(_contiguous(self.model.state_dict()), folder / "model.safetensors")
-        save_file(_optimizer_tensors(self.model, self.optimizer), folder / "optimizer.safetensors")
-        state = {"epoch": self.epoch, "history": self.history, "calibration": self.calibration}
-        write_json(folder / "progress.json", state)
+        progress = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "loss_sums": self.loss_sums,
+            "history": self.history,
+            "calibration": self.calibration,
+            "restarts": self.restarts,
+        }
+        checkpoint.save(folder, self.model, self.optimizer, progress)
 
     def restore(self, folder: Path) -> None:
-        self.model.load_state_dict(load_file(folder / "model.safetensors", device=str(self.device)))
-        _restore_optimizer(self.model, self.optimizer, load_file(folder / "optimizer.safetensors"))
-        state = read_json(folder / "progress.json")
-        self.epoch, self.history, self.calibration = state["epoch"], state["history"], state["calibration"]
+        """Go on from a checkpoint; that it was done is counted."""
+        state = checkpoint.restore(folder, self.model, self.optimizer)
+        self.epoch, self.position, self.loss_sums = state["epoch"], state["position"], state["loss_sums"]
+        self.history, self.calibration = state["history"], state["calibration"]
+        self.restarts = state["restarts"] + 1
 
 
 def objective(params: TrainParams) -> lclsc.ObjectiveSettings:
@@ -241,17 +295,21 @@ def objective(params: TrainParams) -> lclsc.ObjectiveSettings:
         beta=params.contrast_weight,
         lam=params.saliency_weight,
         consistency=params.consistency,
+        class_balanced=params.class_balanced,
+        global_keys=params.global_keys,
     )
 
 
-def calibrate(similarity_NK: torch.Tensor, labels_N: torch.Tensor, default: float) -> dict[str, float]:
-    """Softmax temperature of the cosines, fitted on validation patients, and what it did to the ECE."""
-    temperature = lclsc.calibrate_temperature(similarity_NK, labels_N)
+def calibrate(similarity_NK: torch.Tensor, labels_N: torch.Tensor, params: TrainParams) -> dict[str, float]:
+    """Softmax temperature of the cosines, fitted on validation patients if asked for, and what it did to the ECE."""
+    before = after = params.temperature
+    if params.calibration == "temperature":
+        after = lclsc.calibrate_temperature(similarity_NK, labels_N)
     error = lclsc.expected_calibration_error
     return {
-        "temperature": temperature,
-        "ece_before": error(lclsc.probabilities(similarity_NK, default), labels_N),
-        "ece_after": error(lclsc.probabilities(similarity_NK, temperature), labels_N),
+        "temperature": after,
+        "ece_before": error(lclsc.probabilities(similarity_NK, before), labels_N),
+        "ece_after": error(lclsc.probabilities(similarity_NK, after), labels_N),
     }
 
 
@@ -271,28 +329,6 @@ def _require_finite(losses: Mapping[str, float], step: int) -> None:
             f"The loss is not finite at step {step}: {dict(losses)}.",
             "Lower train.learning_rate in params.yaml.",
         )
-
-
-def _contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's moments under the names of their parameters."""
-    return {
-        f"{name}.{key}": value.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_optimizer(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    for name, parameter in model.named_parameters():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            tensor = tensors[f"{name}.{key}"]
-            optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
 
 
 def concatenate(parts: Sequence[Samples]) -> Samples:

@@ -1,7 +1,8 @@
-"""How many workers train, and on what. Changes nothing that is tracked."""
+"""How many workers train, on what, and how often they save. Changes nothing that is tracked."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import torch
@@ -30,3 +31,16 @@ def worker_count(shards: int) -> int:
             f"Set LCLSC_WORKERS (or --workers) to a divisor of train.logical_shards ({shards}), one a GPU.",
         )
     return wanted
+
+
+def checkpoint_seconds() -> float:
+    """Work that a kill may cost: ``LCLSC_CHECKPOINT_SECONDS``, else half a minute; 0 saves after every step."""
+    asked = os.environ.get("LCLSC_CHECKPOINT_SECONDS", "30")
+    with contextlib.suppress(ValueError):
+        if float(asked) >= 0:
+            return float(asked)
+    raise WrongUseError(
+        "checkpoint_seconds",
+        f"LCLSC_CHECKPOINT_SECONDS is {asked!r}: it must be a number of seconds, 0 or more.",
+        "Correct or unset it.",
+    )

@@ -82,6 +82,7 @@ class Workspace:
     tracking_database = _At("mlflow.db")
     tracking_artifacts = _At("mlartifacts")
     state = _At(".state")
+    training_record = _At(".state", "training.json")
 
     def stage_report(self, stage: str) -> Path:
         return self.root / "reports" / f"{stage}.json"

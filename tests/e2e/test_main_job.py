@@ -121,6 +121,7 @@ def test_a_killed_retrain_is_finished_by_the_next_one_with_the_same_bytes(
     taken_in: Line, built: Line, tmp_path: Path, stage: str
 ) -> None:
     line = taken_in.copy(tmp_path / "workspace")
+    line.environment["LCLSC_CHECKPOINT_SECONDS"] = "0"  # after every step: training goes on mid-epoch
     process = line.start("retrain", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait_until_at_work(line, process, stage)
     os.kill(process.pid, signal.SIGKILL)
@@ -128,6 +129,8 @@ def test_a_killed_retrain_is_finished_by_the_next_one_with_the_same_bytes(
     report = line.json("retrain", "--workers", "1")  # the number of workers changes no byte either
     assert report["status"] == "registered"
     assert line.outputs() == built.outputs()
+    (record,) = line.root.glob("mlartifacts/**/lineage.json")
+    assert json.loads(record.read_text())["training"]["restarts"] == (1 if stage == "train" else 0)
     assert line.json("retrain")["status"] == "up_to_date"
     assert _processes_of(line) == []
 
@@ -160,10 +163,10 @@ def test_a_stage_that_fails_says_why_in_one_place(built: Line, tmp_path: Path) -
 
 
 def _wait_until_at_work(line: Line, process: subprocess.Popen[str], stage: str) -> None:
-    """Extraction: some shards are there, not all. Training: Ray has written a checkpoint."""
+    """Extraction: some shards are there, not all. Training: Ray has noted a checkpoint and writes the next."""
     patterns = {"extract": "data/frames/[0-9a-f]*.parquet", "train": ".state/ray/*/checkpoint_*"}
     deadline = time.monotonic() + 240
-    while not list(line.root.glob(patterns[stage])):
+    while len(list(line.root.glob(patterns[stage]))) < {"extract": 1, "train": 2}[stage]:
         assert process.poll() is None, "the retrain ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
