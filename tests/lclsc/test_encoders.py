@@ -1,5 +1,8 @@
 """Encoders: their two facts, and norms that know no batch."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -14,10 +17,10 @@ def test_the_map_has_the_promised_channels_and_stride(name):
     assert features.shape == (1, encoder.out_channels, 96 // encoder.stride, 96 // encoder.stride)
 
 
-@pytest.mark.parametrize("name", ["resnet10", "resnet18"])
-def test_a_resnet_sees_224_pixels_as_14_by_14_cells(name):
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 512), ("resnet50", 2048), ("densenet121", 1024)])
+def test_monai_networks_see_224_pixels_as_14_by_14_cells(name, channels):
     with torch.no_grad():
-        assert build_encoder(name)(torch.rand(1, 1, 224, 224)).shape == (1, 512, 14, 14)
+        assert build_encoder(name)(torch.rand(1, 1, 224, 224)).shape == (1, channels, 14, 14)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -26,7 +29,7 @@ def test_no_norm_looks_at_the_batch(name):
     assert norms == {nn.GroupNorm}
 
 
-@pytest.mark.parametrize("name", ["compact", "resnet10"])
+@pytest.mark.parametrize("name", ["compact", "resnet10", "densenet121"])
 @torch.no_grad()
 def test_filters_behind_the_first_layer_ignore_what_all_inputs_share(name):
     first, *others = (module for module in build_encoder(name).modules() if isinstance(module, nn.Conv2d))
@@ -38,5 +41,13 @@ def test_filters_behind_the_first_layer_ignore_what_all_inputs_share(name):
 
 
 def test_an_unknown_name_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="'vgg' is unknown: choose one of compact, resnet10, resnet18"):
+    with pytest.raises(
+        ValueError,
+        match="'vgg' is unknown: choose one of compact, resnet10, resnet18, resnet50, densenet121, or timm:NAME",
+    ):
         build_encoder("vgg")
+
+
+def test_monai_is_imported_only_when_one_of_its_networks_is_built():
+    code = "import sys; from lclsc import build_encoder; build_encoder('compact'); assert 'monai' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
