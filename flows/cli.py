@@ -139,7 +139,10 @@ def synth(
 
 @app.command()
 def intake(
-    source: Annotated[Path, typer.Argument(help="A folder with videos and their manifest.csv.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A folder with videos and their manifest.csv, or such an address: s3://bucket/march."),
+    ] = None,
     workspace: WorkspaceOption = HERE,
     template: Annotated[
         bool,
@@ -147,53 +150,58 @@ def intake(
             "--template", help="Only write SOURCE/manifest.csv to fill in, guessing from label/patient/*.mp4."
         ),
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Correct label, domain and site of known videos to what the rows say.")
+    ] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Only list what is set aside, why, and what to do about it.")
+    ] = False,
+    release: Annotated[
+        str | None, typer.Option(help="Take this quarantined clip after all: its id, or at least 8 characters of it.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why it is released; kept in the ledger.")] = "",
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Take in new videos: check them, give them ids, record them.
 
-    Good rows go in; bad rows and unreadable videos are listed and change nothing.
+    Good rows go in; bad rows are listed and change nothing; bad files are set aside with a reason.
 
     Example: lclsc intake /export/march --workspace clinic
+
+    Example: lclsc intake s3://bucket/march --workspace clinic
+
+    Example: lclsc intake --release 4f0c21ab --reason "checked by eye" --workspace clinic
     """
+    from flows import intake_console
     from pipelines import incoming
     from pipelines import intake as stage
     from pipelines.locks import one_writer
 
+    if sum((source is not None, quarantine, release is not None)) != 1:
+        raise WrongUseError("intake_what", "Name a SOURCE, or --quarantine, or --release ID.", "One of the three.")
     if template:
-        written = incoming.draft(source)
+        assert source is not None
+        written = incoming.draft(Path(source))
         console.err.print(f"Fill in [bold]{written}[/], then run `lclsc intake {source}`.")
         return
     place = _open(workspace)
+    if quarantine:
+        intake_console.show_quarantine(place, json)
+        return
     with one_writer(place):
-        report = stage.run(place, source)
+        if release is not None:
+            if not reason:
+                raise WrongUseError("no_reason", "A release needs a reason.", 'Add --reason "...".')
+            report = stage.release(place, release, reason)
+        else:
+            assert source is not None
+            report = stage.run(place, source, update=update)
     if json:
         console.print_json(report.as_json())
     else:
-        _print_intake(report)
-    raise typer.Exit(1 if report.errors or report.quarantined else 0)
-
-
-def _print_intake(report: Any) -> None:
-    console.out.print(
-        f"taken in: [bold]{len(report.taken)}[/]   already there: {len(report.known)}   "
-        f"quarantined: {len(report.quarantined)}   row errors: {len(report.errors)}   "
-        f"data version [bold]{report.data_version}[/]"
-    )
-    if report.patients:
-        new = ", ".join(f"{count} {split}" for split, count in report.patients.items())
-        console.out.print(f"new patients: {new}")
-    if report.new_labels:
-        console.out.print(f"labels allowed from now on (params.yaml, intake.labels): {', '.join(report.new_labels)}")
-    if report.errors:
-        rows = [(error.file, error.row, error.column, error.value, error.message) for error in report.errors]
-        console.out.print(console.table("Not taken in", ("file", "row", "column", "value", "problem"), rows))
-    if report.remarks:
-        seen = [(item["row"], item["video_id"][:12], item["code"], item["note"]) for item in report.remarks]
-        console.out.print(console.table("Taken in, but look at", ("row", "video", "remark", "note"), seen))
-    if report.quarantined:
-        aside = [(item["row"], item["video_id"][:12], item["reason"], item["remedy"]) for item in report.quarantined]
-        console.out.print(console.table("Quarantined", ("row", "video", "reason", "remedy"), aside))
+        intake_console.show(report)
+    raise typer.Exit(0 if report.clean else 1)
 
 
 @app.command()

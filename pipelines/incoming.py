@@ -7,31 +7,36 @@ import difflib
 import io
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from pipelines.errors import WrongUseError
+from pipelines import names
+from pipelines.errors import VideoError, WrongUseError
 from pipelines.files import write_text
 from pipelines.manifest import DOMAINS, SPLITS
+from pipelines.sources import Source
 
+MANIFEST = "manifest.csv"
 REQUIRED = ("path", "patient_id", "label")
 OPTIONAL = ("domain", "site", "split", "mask", "consent", "sha256")
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v"}
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
+TEXT_LENGTHS = {"patient_id": 256, "site": 64, "consent": 256}
+MAX_MANIFEST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class IncomingVideo:
-    """One good row. ``raw_patient_id`` never leaves intake."""
+    """One good row. ``raw_patient_id`` never leaves intake. Empty cells stay empty: they claim nothing."""
 
     row: int
-    path: Path
+    path: str  # plain, relative to the batch
     raw_patient_id: str
     label: str
     domain: str
     site: str
     split: str
-    mask: Path | None
+    mask: str
     consent: str
     sha256: str
 
@@ -41,42 +46,64 @@ class IncomingVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class RowError:
-    """What is wrong with one cell, in words for whoever filled it in."""
+    """What is wrong with one cell, in words for whoever filled it in; machines match on ``code``."""
 
-    file: str
+    file: str = MANIFEST
     row: int
     column: str
     value: str
+    code: str
     message: str
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def read(source: Path, allowed_labels: Collection[str]) -> tuple[list[IncomingVideo], list[RowError]]:
-    """Good rows and cell errors of ``source/manifest.csv``. No label is refused while none is allowed yet."""
-    file = source / "manifest.csv"
-    good: list[IncomingVideo] = []
-    errors: list[RowError] = []
-    for row, cells in _rows(file):
-        problems = list(_check(source, row, cells, allowed_labels))
-        errors += problems
-        if not problems:
-            good.append(_incoming(source, row, cells))
-    return good, errors + _duplicate_paths(good)
+@dataclass(frozen=True, kw_only=True)
+class NamedAside:
+    """A row whose file is not touched, because of how it is named or what it is."""
+
+    row: int
+    path: str
+    error: VideoError
 
 
-def draft(source: Path) -> Path:
-    """Write ``source/manifest.csv`` to fill in, guessing label and patient from ``label/patient/*.mp4``."""
-    target = source / "manifest.csv"
+@dataclass
+class Incoming:
+    """What a batch's manifest comes to."""
+
+    rows: list[IncomingVideo] = field(default_factory=list)
+    errors: list[RowError] = field(default_factory=list)
+    aside: list[NamedAside] = field(default_factory=list)
+
+
+def read(source: Source, allowed_labels: Collection[str]) -> Incoming:
+    """Good rows, cell errors and names to set aside. No label is refused while none is allowed yet."""
+    found = Incoming()
+    for row, cells in _rows(_text(source)):
+        problems = list(_check(row, cells, allowed_labels))
+        found.errors += problems
+        if problems:
+            continue
+        try:
+            found.rows.append(_incoming(row, cells))
+        except VideoError as error:
+            found.aside.append(NamedAside(row=row, path=cells["path"], error=error))
+    found.errors += _take_out_repeated(found.rows)
+    return found
+
+
+def draft(folder: Path) -> Path:
+    """Write ``folder/manifest.csv`` to fill in, guessing label and patient from ``label/patient/*.mp4``."""
+    target = folder / MANIFEST
     if target.exists():
         raise WrongUseError("manifest_exists", f"{target} exists already.", "Edit it, or move it away first.")
     text = io.StringIO()
     writer = csv.DictWriter(text, [*REQUIRED, *OPTIONAL], lineterminator="\n")
     writer.writeheader()
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-            writer.writerow(_guess(path.relative_to(source)))
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.is_symlink():
+            writer.writerow(_guess(path.relative_to(folder)))
     write_text(target, text.getvalue())
     return target
 
@@ -87,105 +114,127 @@ def _guess(relative: Path) -> dict[str, str]:
     return {"path": relative.as_posix(), "label": label, "patient_id": patient}
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows with their line number in the file (the header is line 1)."""
+def _text(source: Source) -> str:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+        with source.open(MANIFEST) as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
         raise WrongUseError(
             "no_incoming_manifest",
-            f"{file} is missing.",
+            f"There is no {MANIFEST} in {source.name}.",
             "Write a draft of it with `lclsc intake SRC --template`.",
         ) from None
+    except VideoError as error:  # a link, a pipe, a file that is still being written
+        raise WrongUseError(error.code, f"{MANIFEST} of {source.name}: {error.cause}", error.remedy) from None
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise WrongUseError("manifest_too_large", f"{MANIFEST} is larger than 64 MiB.", "Send it in parts.")
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise WrongUseError("manifest_encoding", f"{file} is not UTF-8 text.", "Save it as CSV, UTF-8.") from None
-    reader = csv.DictReader(io.StringIO(text), restkey="", restval="")
-    columns = reader.fieldnames or []
+        raise WrongUseError("manifest_encoding", f"{MANIFEST} is not UTF-8 text.", "Save it as CSV, UTF-8.") from None
+
+
+def _rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows with their line number in the file (the header is line 1)."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="", delimiter=_delimiter(text))
+    try:
+        _require_columns(list(reader.fieldnames or []))
+        for cells in reader:
+            surplus = cells.pop("", None)
+            values = {name: (value or "").strip() for name, value in cells.items()}
+            yield reader.line_num, values | ({"path": ""} if surplus else {})
+    except csv.Error as error:
+        raise WrongUseError(
+            "manifest_syntax", f"{MANIFEST}, line {reader.line_num}: {error}.", "Save it as CSV, UTF-8."
+        ) from None
+
+
+def _delimiter(text: str) -> str:
+    """Spreadsheets of many languages save CSV with semicolons; the header tells."""
+    header = text.split("\n", 1)[0]
+    return next((sign for sign in ",;\t" if sign in header), ",")
+
+
+def _require_columns(columns: list[str]) -> None:
     lacking = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
-    if lacking or unknown:
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if lacking or unknown or repeated:
         raise WrongUseError(
             "manifest_columns",
-            f"{file}: missing columns {lacking}, unknown columns {unknown}.",
+            f"{MANIFEST}: missing columns {lacking}, unknown columns {unknown[:20]}, repeated columns {repeated}.",
             f"Required: {', '.join(REQUIRED)}. Optional: {', '.join(OPTIONAL)}.",
         )
-    for cells in reader:
-        extra = cells.pop("", None)
-        yield (
-            reader.line_num,
-            {name: (value or "").strip() for name, value in cells.items()} | ({"path": ""} if extra else {}),
-        )
 
 
-def _check(source: Path, row: int, cells: dict[str, str], allowed_labels: Collection[str]) -> Iterator[RowError]:
-    def wrong(column: str, message: str, *, show: bool = True) -> RowError:
+def _check(row: int, cells: dict[str, str], allowed_labels: Collection[str]) -> Iterator[RowError]:
+    def wrong(column: str, code: str, message: str, *, show: bool = True) -> RowError:
         value = cells.get(column, "") if show else ""
-        return RowError(file="manifest.csv", row=row, column=column, value=value, message=message)
+        return RowError(row=row, column=column, value=value, code=code, message=message)
 
-    if problem := _path_problem(source, cells["path"]):
-        yield wrong("path", problem)
+    if not cells["path"]:
+        yield wrong("path", "path_empty", "is empty, or the row has more cells than the header")
     if not cells["patient_id"]:
-        yield wrong("patient_id", "is empty", show=False)
+        yield wrong("patient_id", "patient_empty", "is empty", show=False)
     if problem := _label_problem(cells["label"], allowed_labels):
-        yield wrong("label", problem)
+        yield wrong("label", *problem)
     for column, allowed in (("domain", DOMAINS), ("split", SPLITS)):
         if cells.get(column) and cells[column] not in allowed:
-            yield wrong(column, f"is not one of {', '.join(allowed)}")
-    if cells.get("mask") and (problem := _path_problem(source, cells["mask"])):
-        yield wrong("mask", problem)
+            yield wrong(column, f"{column}_unknown", f"is not one of {', '.join(allowed)}")
+    for column, length in TEXT_LENGTHS.items():
+        if problem_text := _text_problem(column, cells.get(column, ""), length):
+            yield wrong(column, f"{column}_unsafe", problem_text, show=False)
     if cells.get("sha256") and not re.fullmatch(r"[0-9a-f]{64}", cells["sha256"].lower()):
-        yield wrong("sha256", "is not 64 hexadecimal digits")
+        yield wrong("sha256", "sha256_invalid", "is not 64 hexadecimal digits")
 
 
-def _path_problem(source: Path, value: str) -> str | None:
-    """Only plain relative paths to regular files below the source; anything else names its fault."""
-    if not value:
-        return "is empty, or the row has more cells than the header"
-    if any(ord(sign) < 32 for sign in value) or PurePosixPath(value).is_absolute() or ".." in Path(value).parts:
-        return "must be a relative path inside the folder"
-    path = source / value
-    if not path.exists():
-        return "does not exist"
-    if path.resolve() != source.resolve() / value or not path.is_file():
-        return "must be a regular file, not a link or a folder"
-    return None
-
-
-def _label_problem(label: str, allowed: Collection[str]) -> str | None:
+def _label_problem(label: str, allowed: Collection[str]) -> tuple[str, str] | None:
     if not LABEL.fullmatch(label):
-        return "must be 1-64 letters, digits, spaces or ._+-"
+        return "label_invalid", "must be 1-64 letters, digits, spaces or ._+-"
     if allowed and label not in allowed:
         near = difflib.get_close_matches(label, allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"is not one of {', '.join(sorted(allowed))}{hint} (intake.labels in params.yaml)"
+        return "label_unknown", f"is not one of {', '.join(sorted(allowed))}{hint} (intake.labels in params.yaml)"
     return None
 
 
-def _incoming(source: Path, row: int, cells: dict[str, str]) -> IncomingVideo:
+def _text_problem(column: str, value: str, length: int) -> str | None:
+    """Free text that could break a table, deceive its reader, or run in a spreadsheet."""
+    if len(value) > length:
+        return f"is longer than {length} characters"
+    if names.hides_or_breaks(value):
+        return "holds signs that do not show or that break the line"
+    if column != "patient_id" and value.startswith((*names.FORMULA_SIGNS, "-")):  # a patient's id is never kept
+        return "begins like a spreadsheet formula"
+    return None
+
+
+def _incoming(row: int, cells: dict[str, str]) -> IncomingVideo:
+    """VideoError for a name that is not to be followed."""
     return IncomingVideo(
         row=row,
-        path=source / cells["path"],
+        path=names.checked(cells["path"]),
         raw_patient_id=cells["patient_id"],
         label=cells["label"],
-        domain=cells.get("domain") or "ex-vivo",
-        site=cells.get("site") or "unknown",
+        domain=cells.get("domain", ""),
+        site=cells.get("site", ""),
         split=cells.get("split", ""),
-        mask=source / cells["mask"] if cells.get("mask") else None,
+        mask=names.checked(cells["mask"]) if cells.get("mask") else "",
         consent=cells.get("consent", ""),
         sha256=cells.get("sha256", "").lower(),
     )
 
 
-def _duplicate_paths(good: list[IncomingVideo]) -> list[RowError]:
-    seen: dict[Path, int] = {}
+def _take_out_repeated(rows: list[IncomingVideo]) -> list[RowError]:
+    """Of rows that name the same file, the first stays."""
+    first: dict[str, int] = {}
     errors = []
-    for video in good:
-        first = seen.setdefault(video.path, video.row)
-        if first != video.row:
-            message = f"stands in row {first} too"
+    for video in rows:
+        if first.setdefault(video.path, video.row) != video.row:
+            message = f"stands in row {first[video.path]} too"
             errors.append(
-                RowError(file="manifest.csv", row=video.row, column="path", value=video.path.name, message=message)
+                RowError(row=video.row, column="path", value=video.path, code="path_repeated", message=message)
             )
     repeated = {error.row for error in errors}
-    good[:] = [video for video in good if video.row not in repeated]
+    rows[:] = [video for video in rows if video.row not in repeated]
     return errors

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import VideoError
 from pipelines.files import atomic_path
+from pipelines.video.isolation import run_isolated
 
 
 def write(path: Path, masks_FHW: NDArray[np.bool_]) -> None:
@@ -24,6 +25,27 @@ def write(path: Path, masks_FHW: NDArray[np.bool_]) -> None:
                 software=False,
                 datetime=None,
             )
+
+
+def rewrite(source: Path, target: Path, shape_FHW: tuple[int, int, int]) -> None:
+    """Read somebody's mask in a child, and keep it at ``target``. VideoError where it does not fit its video."""
+    with atomic_path(target) as temporary:
+        try:
+            found = tuple(run_isolated(_rewrite, source, temporary))
+        except VideoError as error:
+            raise VideoError("mask_unreadable", f"The mask: {error.cause}", "Export the mask again.") from None
+        if found != shape_FHW:
+            raise VideoError(
+                "mask_mismatch",
+                f"The mask has {found[0]} pages of {found[1:]}; the video {shape_FHW[0]} frames of {shape_FHW[1:]}.",
+                "Export one mask page for each frame, at the video's size.",
+            )
+
+
+def _rewrite(source: str, target: str) -> tuple[int, ...]:
+    masks_FHW = read(Path(source))
+    write(Path(target), masks_FHW)
+    return masks_FHW.shape
 
 
 def read(path: Path) -> NDArray[np.bool_]:

@@ -39,6 +39,8 @@ RUN_HERE = {
     'lclsc init clinic --remote "$PWD/backup"': 0,
     "lclsc intake march --template": 0,
     "lclsc intake march --workspace clinic": 0,
+    "lclsc intake --quarantine --workspace clinic": 0,
+    "lclsc intake march --update --workspace clinic": 0,
     "lclsc retrain --workspace clinic --dry-run": 0,
     "lclsc status --workspace clinic --verify": 0,
     "lclsc doctor --workspace clinic": 1,  # as README says: nothing has been pushed yet

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import os
+import re
 import shutil
+import socket
+import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines import clip_checks, initialise, intake, ledger, manifest
+from pipelines import clip_checks, initialise, intake, ledger, manifest, quarantine, sources, versioning
 from pipelines.clip_checks import Candidate, Remark
 from pipelines.errors import VideoError
+from pipelines.files import sha256_file
 from pipelines.locks import one_writer
 from pipelines.synth.dataset import PRESETS, write_dataset
 from pipelines.video import Frame
@@ -69,8 +76,6 @@ def test_the_same_batch_again_changes_nothing(workspace: Workspace, phantoms: Pa
 
 def test_videos_are_named_by_their_bytes_and_patients_by_pseudonyms(workspace: Workspace, phantoms: Path) -> None:
     _take_in(workspace, phantoms)
-    from pipelines.files import sha256_file
-
     files = workspace.video_files()
     assert all(sha256_file(path) == video_id for video_id, path in files.items())
     assert set(files) == {video.video_id for video in manifest.read_videos(workspace.manifest)}
@@ -83,9 +88,9 @@ def test_a_cut_video_is_set_aside_whole_with_its_reason(workspace: Workspace, ph
     clip.write_bytes(clip.read_bytes()[:4000])
     report = _take_in(workspace, source)
     assert [(item["row"], item["reason"]) for item in report.quarantined] == [(2, "truncated")]
-    kept = workspace.quarantine / f"{report.quarantined[0]['video_id']}.mp4"
+    kept = workspace.quarantine / f"{report.quarantined[0]['id']}.mp4"
     assert kept.read_bytes() == clip.read_bytes()
-    assert (workspace.quarantine / f"{report.quarantined[0]['video_id']}.json").exists()
+    assert (workspace.quarantine / f"{report.quarantined[0]['id']}.json").exists()
     assert manifest.read_videos(workspace.manifest) == []
 
 
@@ -172,6 +177,170 @@ class Numbering:
 
     def taken(self, candidate: Candidate, summary: int) -> None:
         self.told.append(candidate.video_id)
+
+
+@pytest.fixture
+def clip(make_clip: Callable[..., Path], tmp_path: Path) -> Path:
+    """A batch ``source/`` of one good clip, without its manifest."""
+    return make_clip(tmp_path / "source" / "clip.mp4")
+
+
+def _write_manifest(folder: Path, *rows: str) -> None:
+    (folder / "manifest.csv").write_text("path,patient_id,label,domain,site\n" + "\n".join(rows) + "\n")
+
+
+def test_what_is_no_plain_finished_file_is_set_aside_untouched(workspace: Workspace, clip: Path) -> None:
+    folder = clip.parent
+    (folder / "link.mp4").symlink_to(clip)
+    (folder / "linked").symlink_to(folder)
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "socket.mp4"))
+    (folder / "device").symlink_to("/dev")
+    (folder / "open.mp4").write_bytes(b"half")
+    names = ("link.mp4", "linked/clip.mp4", "folder.mp4", "pipe.mp4", "socket.mp4", "device/zero", "open.mp4")
+    _write_manifest(folder, *(f"{name},P,glioma" for name in (*names, "../clip.mp4", "none.mp4")))
+    with listener, (folder / "open.mp4").open("ab"):
+        report = _take_in(workspace, folder)
+    assert [item["reason"] for item in sorted(report.quarantined, key=lambda item: int(item["row"]))] == [
+        "symlink", "symlink", "folder", "fifo", "socket", "symlink", "still_written", "name_escapes"
+    ]  # fmt: skip
+    assert [(error.row, error.code) for error in report.errors] == [(10, "path_missing")]
+    assert all(not record.file for record in quarantine.listing(workspace))
+    assert [path.name for path in workspace.quarantine.iterdir() if path.suffix != ".json"] == []
+    _write_manifest(folder, "link.mp4,P,glioma")
+    again = _take_in(workspace, folder)
+    assert [(item["reason"], item["again"]) for item in again.quarantined] == [("symlink", True)]
+    assert [record.path for record in quarantine.listing(workspace)] == ["link.mp4"]  # the other rows were mended
+
+
+def test_a_device_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(VideoError) as caught, sources.open_plain(Path("/dev"), "zero"):
+        raise AssertionError
+    assert caught.value.code == "device"
+
+
+def test_the_same_bytes_again_in_quarantine_are_a_no_op_that_says_so(workspace: Workspace, clip: Path) -> None:
+    clip.write_bytes(clip.read_bytes()[:800])
+    _write_manifest(clip.parent, "clip.mp4,P,glioma")
+    first, second = _take_in(workspace, clip.parent), _take_in(workspace, clip.parent)
+    assert [item["again"] for item in (*first.quarantined, *second.quarantined)] == [False, True]
+    assert first.quarantined[0] | {"again": True} == second.quarantined[0]
+    record = quarantine.get(workspace, first.quarantined[0]["id"])
+    assert record is not None
+    assert (workspace.quarantine / record.file).read_bytes() == clip.read_bytes()
+    with pytest.raises(VideoError) as caught:
+        _release(workspace, record.quarantine_id)
+    assert caught.value.code == record.reason
+    assert quarantine.get(workspace, record.quarantine_id) == record
+
+
+def _release(workspace: Workspace, prefix: str) -> intake.IntakeReport:
+    with one_writer(workspace):
+        return intake.release(workspace, prefix, "checked by eye")
+
+
+class Nothing:
+    """A look at nothing."""
+
+    def see(self, frame: Frame) -> None: ...
+
+    def summary(self) -> None: ...
+
+
+class Refusing:
+    """A judge that sets every clip aside."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def judge(self, candidate: Candidate, summary: None) -> list[Remark]:
+        raise VideoError(self.code, "So it says.", "Look at it.")
+
+    def taken(self, candidate: Candidate, summary: None) -> None: ...
+
+
+def test_a_person_overrules_a_check_but_patients_never_move(
+    workspace: Workspace, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = {"clip.mp4": "text_in_picture", "other.mp4": "near_copy_across_split"}
+    shutil.copy(clip, clip.with_name("other.mp4"))
+    with clip.with_name("other.mp4").open("ab") as file:
+        file.write(struct.pack(">I4s", 8, b"free"))
+    ids = {}
+    for name, code in reasons.items():
+        monkeypatch.setattr(clip_checks, "CHECKS", (clip_checks.Check(Nothing, lambda _, code=code: Refusing(code)),))
+        _write_manifest(clip.parent, f"{name},P,glioma,in-vivo,north")
+        (item,) = _take_in(workspace, clip.parent).quarantined
+        assert item["reason"] == code
+        ids[name] = item["id"]
+    with pytest.raises(VideoError, match="So it says"):
+        _release(workspace, ids["other.mp4"])
+    monkeypatch.setattr(clip_checks, "CHECKS", (clip_checks.Check(Nothing, lambda _: Refusing("text_in_picture")),))
+    report = _release(workspace, ids["clip.mp4"][:8])
+    assert (report.released, report.taken) == ([ids["clip.mp4"]], [ids["clip.mp4"]])
+    (video,) = manifest.read_videos(workspace.manifest)
+    assert (video.video_id, video.label, video.domain, video.site) == (ids["clip.mp4"], "glioma", "in-vivo", "north")
+    assert quarantine.get(workspace, ids["clip.mp4"]) is None
+    released = [entry for entry in ledger.read(workspace.ledger) if entry.event == "released"]
+    assert [(entry.subject, entry.data) for entry in released] == [
+        (ids["clip.mp4"], {"reason": "checked by eye", "was": "text_in_picture"})
+    ]
+    assert clip.exists()
+
+
+def test_a_wrong_label_is_refused_and_corrected_only_when_asked(
+    workspace: Workspace, clip: Path, make_clip: Callable[..., Path]
+) -> None:
+    make_clip(clip.with_name("two.mp4"), seed=1)
+    _write_manifest(clip.parent, "clip.mp4,P,glioma", "two.mp4,P,healthy")
+    first = _take_in(workspace, clip.parent)
+    before = {video.video_id: video for video in manifest.read_videos(workspace.manifest)}
+    _write_manifest(clip.parent, "clip.mp4,P,healthy,in-vivo,north", "two.mp4,P,healthy")
+    refused = _take_in(workspace, clip.parent)
+    assert [(error.column, error.code) for error in refused.errors] == [("label", "label_differs")]
+    with one_writer(workspace):
+        report = intake.run(workspace, clip.parent, update=True)
+    changed = first.taken[0]
+    after = {video.video_id: video for video in manifest.read_videos(workspace.manifest)}
+    assert (report.corrected, report.known, report.taken) == ([changed], [first.taken[1]], [])
+    assert after[changed] == dataclasses.replace(before[changed], label="healthy", domain="in-vivo", site="north")
+    assert after[first.taken[1]] == before[first.taken[1]]
+    last = ledger.read(workspace.ledger)[-1]
+    assert (last.event, last.subject, last.data["changes"]["label"]) == ("relabelled", changed, ["glioma", "healthy"])
+    assert versioning.git(workspace, "status", "--porcelain") == ""
+    with one_writer(workspace):
+        assert intake.run(workspace, clip.parent, update=True).corrected == []
+    assert len(ledger.read(workspace.ledger)) == 2
+    assert ledger.verify(workspace.ledger) == []
+    _other_bytes_of_the_same_name(workspace, clip, make_clip)
+
+
+def _other_bytes_of_the_same_name(workspace: Workspace, clip: Path, make_clip: Callable[..., Path]) -> None:
+    """In the same batch an error that names both; in another batch a remark."""
+    recorded = manifest.read_videos(workspace.manifest)
+    make_clip(clip, seed=2)
+    _write_manifest(clip.parent, "clip.mp4,P,healthy")
+    (error,) = _take_in(workspace, clip.parent).errors
+    assert error.code == "path_reused"
+    now, before = sha256_file(clip)[:12], {video.video_id[:12] for video in recorded}
+    assert {now} < set(re.findall(r"[0-9a-f]{12}", error.message)) <= before | {now}
+    april = clip.parent.rename(clip.parent.with_name("april"))
+    report = _take_in(workspace, april)
+    assert [remark["code"] for remark in report.remarks] == ["same_name_elsewhere"]
+    assert len(report.taken) == 1
+
+
+def test_an_intake_that_is_stopped_keeps_what_it_took(workspace: Workspace, clip: Path) -> None:
+    shutil.copy(clip, clip.with_name("bad.mp4"))
+    with clip.with_name("bad.mp4").open("ab") as file:
+        file.write(b"0000")
+    _write_manifest(clip.parent, "bad.mp4,P,glioma", "clip.mp4,P,glioma")
+    asked = iter((False, True))
+    with one_writer(workspace):
+        report = intake.run(workspace, clip.parent, stop=lambda: next(asked))
+    assert (report.stopped, len(report.quarantined) + len(report.taken)) == (True, 1)
 
 
 def test_looks_see_every_frame_once_and_the_word_of_judges_decides(

@@ -1,0 +1,264 @@
+"""Where a batch comes from: a folder here, or any address that fsspec reads (s3://, gs://, https://, zip://).
+
+A file is read once: it is hashed while it is copied into the identified zone, and what was copied is what is
+decoded. Folders are walked without following a link, and only regular files are opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import urlsplit
+
+from pipelines.errors import LclscError, OutsideSystemError, VideoError, WrongUseError
+from pipelines.files import CHUNK_BYTES
+
+KEEP_FREE_BYTES = 1 << 30  # what a copy leaves on the disk for tables, the ledger and git
+CACHES = ("simplecache", "filecache", "blockcache", "cached")
+EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+KINDS = {
+    stat.S_ISLNK: ("symlink", "a link"),
+    stat.S_ISDIR: ("folder", "a folder"),
+    stat.S_ISFIFO: ("fifo", "a pipe"),
+    stat.S_ISSOCK: ("socket", "a socket"),
+    stat.S_ISCHR: ("device", "a device"),
+    stat.S_ISBLK: ("device", "a device"),
+}
+
+
+class Source(Protocol):
+    """A batch's files under the names its manifest gives them."""
+
+    name: str  # what people call this batch
+
+    def open(self, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Read a regular file. FileNotFoundError, or VideoError for what is no plain, finished file."""
+        ...
+
+    def state(self, path: str) -> list[int | str]:
+        """What changes when the file does (size, time); FileNotFoundError."""
+        ...
+
+
+def of(place: str | Path) -> Source:
+    """The source at a path or an address."""
+    text = str(place)
+    if "://" not in text and "::" not in text:
+        return LocalFolder(Path(text))
+    if text.startswith(("file://", "local://")) and "::" not in text:
+        return LocalFolder(Path(text.split("://", 1)[1]))
+    return RemoteFolder(text)
+
+
+def copy(source: Source, path: str, target: Path, max_bytes: int | None = None) -> str:
+    """SHA-256 of a file, taken while it is copied to ``target``. A file over the cap is not copied on."""
+    sha256, length = hashlib.sha256(), 0
+    room = _free_bytes(target.parent)
+    with source.open(path) as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK_BYTES):
+            length += len(chunk)
+            if max_bytes is not None and length > max_bytes:
+                raise VideoError(
+                    "too_many_bytes",
+                    f"The file is larger than {max_bytes} bytes.",
+                    "Export it shorter or smaller, or raise the cap in params.yaml, section intake.",
+                )
+            if length > room:
+                raise OutsideSystemError(
+                    "disk_full", "The workspace's disk has no room for the next video.", "Free some disk, run it again."
+                )
+            sha256.update(chunk)
+            writer.write(chunk)
+    return sha256.hexdigest()
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize - KEEP_FREE_BYTES
+
+
+# --- a folder on this machine ----------------------------------------------------------------------
+
+
+class LocalFolder:
+    """A folder: every part of a path is opened from the one before it, and none may be a link."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.name = self.folder.name
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        with open_plain(self.folder, path) as file:
+            before = _state(os.fstat(file.fileno()))
+            if _has_writer(file.fileno()):
+                raise _still_written()
+            yield file
+            if _state(os.fstat(file.fileno())) != before:
+                raise _still_written()
+
+    def state(self, path: str) -> list[int | str]:
+        with open_plain(self.folder, path) as file:
+            return _state(os.fstat(file.fileno()))
+
+
+@contextlib.contextmanager
+def open_plain(folder: Path, path: str) -> Iterator[BinaryIO]:
+    """A regular file below ``folder``, no link followed on the way, nothing opened that would block or act."""
+    *folders, name = PurePosixPath(path).parts
+    with contextlib.ExitStack() as stack:
+        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, here)
+        for part in folders:
+            _require(here, part, stat.S_ISDIR)
+            here = _opened(part, os.O_RDONLY | os.O_DIRECTORY, here)
+            stack.callback(os.close, here)
+        _require(here, name, stat.S_ISREG)
+        with os.fdopen(_opened(name, os.O_RDONLY | os.O_NONBLOCK, here), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _not_plain("device", "no regular file")
+            yield file
+
+
+def _require(here: int, part: str, wanted: Any) -> None:
+    mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
+    if wanted(mode):
+        return
+    if wanted is stat.S_ISDIR and stat.S_ISREG(mode):
+        raise FileNotFoundError(part)
+    raise _not_plain(*next(kind for is_kind, kind in KINDS.items() if is_kind(mode)))
+
+
+def _opened(part: str, flags: int, here: int) -> int:
+    try:
+        return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # became a link since it was looked at
+            raise _not_plain("symlink", "a link") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise VideoError("no_access", "The file may not be read.", "Give this user the right to read it.") from None
+        raise
+
+
+def _not_plain(code: str, what: str) -> VideoError:
+    return VideoError(code, f"The row names {what}.", "Put the file itself there; it stays where it is until then.")
+
+
+def _still_written() -> VideoError:
+    return VideoError("still_written", "The file is still being written.", "Take the batch in when the copy is done.")
+
+
+def _state(status: os.stat_result) -> list[int | str]:
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _has_writer(descriptor: int) -> bool:
+    """Has a process of this machine the file open for writing? The kernel grants no read lease then.
+
+    Where leases are not to be had (another user's file, some network folders) the answer is no: size and time
+    are compared before and after reading in any case.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # a lease broken now must not end the process
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
+
+# --- any other address -----------------------------------------------------------------------------
+
+
+class RemoteFolder:
+    """A folder at an address of fsspec's. Credentials come from the environment, as its package documents."""
+
+    def __init__(self, address: str) -> None:
+        _refuse(address)
+        from fsspec.core import url_to_fs
+
+        with _reachable(address):
+            self.files, root = url_to_fs(address)
+        self.root = str(root).rstrip("/")
+        self.name = PurePosixPath(self.root or urlsplit(address).netloc).name
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        before = self.state(path)
+        with _reachable(self.name):
+            file = self.files.open(f"{self.root}/{path}", "rb")
+        with contextlib.closing(file):
+            yield _Reader(file, self.name)  # type: ignore[misc]
+        if self.state(path) != before:
+            raise _still_written()
+
+    def state(self, path: str) -> list[int | str]:
+        with _reachable(self.name):
+            self.files.invalidate_cache()
+            info = self.files.info(f"{self.root}/{path}")
+        if info["type"] != "file" or info.get("islink"):
+            raise _not_plain("folder", "no regular file")
+        changing = (info.get(name) for name in ("size", "ETag", "etag", "mtime", "LastModified", "updated", "created"))
+        return [str(value) for value in changing]
+
+
+class _Reader:
+    """Reads from afar; a connection that breaks is an outside system's failure."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self.file = file
+        self.name = name
+
+    def read(self, length: int = -1) -> bytes:
+        with _reachable(self.name):
+            return bytes(self.file.read(length))
+
+
+def _refuse(address: str) -> None:
+    """Addresses that carry a secret, or that would leave copies outside the identified zone."""
+    for part in address.split("::"):
+        if part.split("://")[0] in CACHES:
+            raise WrongUseError(
+                "caching_address",
+                "This address keeps copies of the videos outside the workspace.",
+                "Name the files themselves.",
+            )
+        if urlsplit(part).password:
+            raise WrongUseError(
+                "credentials_in_address",
+                "The address carries a password.",
+                "Set it in the environment; for s3:// that is AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            )
+
+
+@contextlib.contextmanager
+def _reachable(what: str) -> Iterator[None]:
+    """Errors of other people's file systems, told apart: missing file, missing package, no way through."""
+    try:
+        yield
+    except (FileNotFoundError, LclscError):
+        raise
+    except ImportError:
+        package = EXTRAS.get(what.split("://")[0], "the package that fsspec names for it")
+        raise WrongUseError(
+            "no_reader_for_address",
+            f"Addresses like {what.split('://')[0]}:// need {package}, which is not installed.",
+            "Run `pip install 'lclsc[s3]'`" + ("." if package == "s3fs" else f", or `pip install {package}`."),
+        ) from None
+    except ValueError as error:
+        raise WrongUseError("bad_address", f"The address cannot be read: {error}.", "See fsspec's list.") from None
+    except Exception as error:  # each file system has its own tree of errors
+        raise OutsideSystemError(
+            "source_unreachable",
+            f"The source could not be read ({type(error).__name__}).",
+            "Check the address, the network and the credentials in the environment, and run it again.",
+            transient=True,
+        ) from None
