@@ -98,7 +98,7 @@ def init(
 @app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(help="Where to write the phantom videos.")],
-    preset: Annotated[str, typer.Option(help="demo or micro.")] = "demo",
+    preset: Annotated[str, typer.Option(help="demo, micro or hard.")] = "demo",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     first_patient: Annotated[int, typer.Option(help="Number of the first patient of each class.")] = 0,
     patients: Annotated[int | None, typer.Option(help="Patients a class; by default the preset's.")] = None,

@@ -2,7 +2,8 @@
 
 Writes  <out>/<label>/<raw patient>/<n>.mp4        videos
         <out>/masks/<label>/<raw patient>/<n>.tif  planted structures, one page a frame
-        <out>/manifest.csv                         one row a video, sorted by path; COLUMNS below
+        <out>/manifest.csv                         one row a video, sorted by path; COLUMNS below, and `split`
+                                                   where the preset decides who is tested
         <out>/synth.json                           what was asked for, and the SHA-256 of every finished video
 """
 
@@ -29,6 +30,7 @@ from pipelines.files import (
     write_bytes,
     write_text,
 )
+from pipelines.synth.conditions import CONDITIONS, Conditions
 from pipelines.synth.phantom import CLASSES, domain_of, patient_name, phantom_video, site_of
 from pipelines.synth.write import write_video
 
@@ -52,6 +54,11 @@ class SynthPreset:
     frames: int  # a video
     size_px: int  # side of a frame, even
     fps: int
+    conditions: str = "usual"  # a key of CONDITIONS
+
+    @property
+    def clinic(self) -> Conditions:
+        return CONDITIONS[self.conditions]
 
 
 PRESETS: dict[str, SynthPreset] = {
@@ -74,6 +81,16 @@ PRESETS: dict[str, SynthPreset] = {
             frames=12,
             size_px=96,
             fps=12,
+        ),
+        SynthPreset(
+            name="hard",
+            classes=CLASSES,
+            patients_per_class=12,
+            videos_per_patient=2,
+            frames=14,
+            size_px=128,
+            fps=12,
+            conditions="hard",
         ),
     )
 }
@@ -172,6 +189,8 @@ def _request(preset: SynthPreset, *, seed: int, first_patient: int, patients_per
         "classes": sorted(preset.classes),
         "patients_per_class": patients_per_class,
     }
+    if preset.conditions == "usual":  # records written before there were others do not name them
+        del parameters["conditions"]
     return {
         "format": FORMAT,
         "recipe": RECIPE,
@@ -266,6 +285,7 @@ def _make(task: _Task) -> None:
         video=task.video,
         frames=task.preset.frames,
         size_px=task.preset.size_px,
+        conditions=task.preset.clinic,
     )
     mask_stack.write(task.out / task.mask, phantom.masks)
     write_video(task.out / task.path, phantom.frames, fps=task.preset.fps)
@@ -276,12 +296,15 @@ def _finish(out: Path, tasks: list[_Task], request: dict[str, Any]) -> None:
     rows = sorted(_row(task) for task in tasks)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *rows])
+    writer.writerows([COLUMNS + ("split",) * bool(tasks[0].preset.clinic.split), *rows])
     write_text(out / MANIFEST, text.getvalue())
-    write_bytes(out / RECORD, canonical_json({**request, "videos": sorted(row[-1] for row in rows)}))
+    digests = sorted(row[COLUMNS.index("sha256")] for row in rows)
+    write_bytes(out / RECORD, canonical_json({**request, "videos": digests}))
 
 
 def _row(task: _Task) -> tuple[str, ...]:
-    patient_id, domain = patient_name(task.label, task.patient), domain_of(task.patient, task.video)
-    site, digest = site_of(task.label, task.patient), sha256_file(task.out / task.path)
-    return (task.path, patient_id, task.label, domain, site, task.mask, digest)
+    clinic = task.preset.clinic
+    patient_id, domain = patient_name(task.label, task.patient), domain_of(task.patient, task.video, clinic)
+    site, digest = site_of(task.label, task.patient, clinic), sha256_file(task.out / task.path)
+    row = (task.path, patient_id, task.label, domain, site, task.mask, digest)
+    return (*row, clinic.split_of(task.patient)) if clinic.split else row

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipelines.synth import probe, structures, tissue
+from pipelines.synth.conditions import USUAL, Conditions
 
 # The index of a class is part of every seed: append only.
 CLASSES = ("glioma", "healthy", "meningioma", "metastasis")
 DOMAINS = ("ex-vivo", "in-vivo")
 SITES = ("site-a", "site-b", "site-c")
+AWAY_SITE = "site-d"
 
 _CODES = {"glioma": "GLI", "healthy": "HEA", "meningioma": "MEN", "metastasis": "MET"}
 _STYLE, _OPTICS, _PLANE, _FRAMES = range(4)  # purposes of a random stream
@@ -49,28 +51,38 @@ def patient_name(label: str, patient: int) -> str:
     return f"PHANTOM-{_CODES[label]}-{patient:04d}"
 
 
-def domain_of(patient: int, video: int) -> str:
+def domain_of(patient: int, video: int, conditions: Conditions = USUAL) -> str:
     """Patients alternate and so do the videos of one patient: both domains in every class."""
-    return DOMAINS[(patient + video) % len(DOMAINS)]
+    return "in-vivo" if conditions.is_away(patient) else DOMAINS[(patient + video) % len(DOMAINS)]
 
 
-def site_of(label: str, patient: int) -> str:
-    return SITES[(patient + CLASSES.index(label)) % len(SITES)]
+def site_of(label: str, patient: int, conditions: Conditions = USUAL) -> str:
+    return AWAY_SITE if conditions.is_away(patient) else SITES[(patient + CLASSES.index(label)) % len(SITES)]
 
 
-def phantom_video(*, seed: int, label: str, patient: int, video: int, frames: int, size_px: int) -> PhantomVideo:
+def phantom_video(
+    *,
+    seed: int,
+    label: str,
+    patient: int,
+    video: int,
+    frames: int,
+    size_px: int,
+    conditions: Conditions = USUAL,
+) -> PhantomVideo:
     """Render ``frames`` square frames of ``size_px`` with label's structure planted in them."""
     if label not in structures.DRAW:
         raise ValueError(f"There is no phantom of class {label!r}. Choose from {', '.join(CLASSES)}.")
-    domain = domain_of(patient, video)
+    domain, away = domain_of(patient, video, conditions), conditions.is_away(patient)
     style_rng = _stream(seed, label, patient, 0, _STYLE)
-    style = _tissue_style(style_rng)
-    optics = _optics(style_rng, domain)
+    style = _tissue_style(style_rng, conditions)
+    optics = _optics(style_rng, domain, conditions, away=away)
     bundle = probe.fibre_bundle(_stream(seed, label, patient, 0, _OPTICS), optics, size_px=size_px)
     blur_px = float(style_rng.uniform(0.0020, 0.0045)) * size_px * (1.08 if domain == "in-vivo" else 1.0)
+    blur_px *= conditions.away_blur if away else 1.0
     plane = tissue.tissue_plane(
         _stream(seed, label, patient, video, _PLANE),
-        structures.DRAW[label],
+        _draw(label, conditions),
         style,
         side_px=int((1 + _ROOM) * size_px) + 2,
         size_px=size_px,
@@ -100,30 +112,39 @@ def _stream(seed: int, label: str, patient: int, video: int, purpose: int) -> np
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _tissue_style(rng: np.random.Generator) -> tissue.TissueStyle:
+def _draw(label: str, conditions: Conditions) -> structures.Draw:
+    """The label's structure, in the company of the other classes' where conditions let them overlap."""
+    if not conditions.overlap:
+        return structures.DRAW[label]
+    others = [structures.DRAW[name] for name in CLASSES if name != label]
+    return tissue.mixed(structures.DRAW[label], others, largest_share=conditions.overlap)
+
+
+def _tissue_style(rng: np.random.Generator, conditions: Conditions) -> tissue.TissueStyle:
     return tissue.TissueStyle(
-        focus_lift=rng.uniform(0.06, 0.12),
-        focus_contrast=rng.uniform(0.19, 0.24),
+        focus_lift=conditions.contrast * rng.uniform(0.06, 0.12),
+        focus_contrast=conditions.contrast * rng.uniform(0.19, 0.24),
         background_level=rng.uniform(0.20, 0.32),
         autofluorescence=rng.uniform(0.035, 0.06),
         vessel_depth=rng.uniform(0.45, 0.75),
     )
 
 
-def _optics(rng: np.random.Generator, domain: str) -> probe.Optics:
+def _optics(rng: np.random.Generator, domain: str, conditions: Conditions, *, away: bool) -> probe.Optics:
     """Spread between patients is wide, between the frames of a patient narrow, as in the clinic."""
-    noisier = 1.4 if domain == "in-vivo" else 1.0
+    noisier = conditions.noise * (1.4 if domain == "in-vivo" else 1.0)
     return probe.Optics(
         centre=(0.5 + rng.uniform(-0.012, 0.012), 0.5 + rng.uniform(-0.012, 0.012)),
         radius=rng.uniform(0.455, 0.482),
         core_turn=rng.uniform(0, np.pi / 3),
         honeycomb=rng.uniform(0.25, 0.45),
         fixed_pattern=rng.uniform(0.04, 0.09),
-        gain=rng.uniform(0.85, 1.45),
+        gain=(conditions.away_gain if away else 1.0) * rng.uniform(0.85, 1.45),
         offset=rng.uniform(0.0, 0.06),
         gamma=rng.uniform(0.85, 1.2),
         shot_noise=noisier * rng.uniform(0.035, 0.06),
         read_noise=noisier * rng.uniform(0.008, 0.016),
+        smear=conditions.away_smear if away else 0.0,
     )
 
 

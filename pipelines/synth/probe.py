@@ -38,6 +38,7 @@ class Optics:
     gamma: float
     shot_noise: float  # standard deviation at full scale; grows with the root of the signal
     read_noise: float
+    smear: float  # travelled while any frame is scanned, also a diagnostic one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +116,8 @@ def look(
     fault: str,
 ) -> NDArray[np.uint8]:
     """One H W frame with its corner at ``corner_2`` on the plane; exactly 0 outside the field of view."""
-    signal_N = _samples(rng, bundle, plane_HW, corner_2, smeared=fault == SMEARED) * bundle.transmission
+    length = SMEAR_LENGTH if fault == SMEARED else (optics.smear, optics.smear)
+    signal_N = _samples(rng, bundle, plane_HW, corner_2, smear=length) * bundle.transmission
     signal_N = optics.offset + optics.gain * float(rng.normal(1.0, 0.03)) * signal_N
     signal_N = signal_N * _exposure(rng, fault)
     spread_N = optics.read_noise + optics.shot_noise * np.sqrt(np.clip(signal_N, 0.0, 1.5))
@@ -139,13 +141,13 @@ def _exposure(rng: np.random.Generator, fault: str) -> float:
 
 
 def _samples(
-    rng: np.random.Generator, bundle: FibreBundle, plane_HW: Image, corner_2: Points, *, smeared: bool
+    rng: np.random.Generator, bundle: FibreBundle, plane_HW: Image, corner_2: Points, *, smear: tuple[float, float]
 ) -> NDArray[np.float64]:
     """N brightnesses under the cores; a smeared frame averages over a path centred on its corner."""
-    if not smeared:
+    if not any(smear):
         return _under(plane_HW, bundle.cores + corner_2)
     side_px, heading = bundle.view.shape[0], rng.uniform(0, 2 * np.pi)
-    path_px = np.linspace(-0.5, 0.5, SMEAR_STEPS) * rng.uniform(*SMEAR_LENGTH) * side_px
+    path_px = np.linspace(-0.5, 0.5, SMEAR_STEPS) * rng.uniform(*smear) * side_px
     step_2 = np.array([np.sin(heading), np.cos(heading)])
     seen_SN = np.stack([_under(plane_HW, bundle.cores + corner_2 + s * step_2) for s in path_px])
     return np.asarray(seen_SN.mean(axis=0))

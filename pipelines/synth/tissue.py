@@ -7,6 +7,7 @@ Lengths are fractions of ``size_px``, the side of a frame, so that a phantom loo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,16 @@ def _foci(rng: np.random.Generator, draw: Draw, *, side_px: int, size_px: int) -
         structure[patch] = np.where(focus_cover > cover[patch], drawn, structure[patch])
         cover[patch] = np.maximum(cover[patch], focus_cover)
     return structure, cover
+
+
+def mixed(own: Draw, others: Sequence[Draw], *, largest_share: float) -> Draw:
+    """A focus with a random share, from 0 to ``largest_share``, of one of the ``others``' structure in it."""
+
+    def draw(rng: np.random.Generator, u: Image, v: Image) -> Image:
+        share, other = rng.uniform(0.0, largest_share), others[int(rng.integers(len(others)))]
+        return (1.0 - share) * _standard(own(rng, u, v), u, v) + share * _standard(other(rng, u, v), u, v)
+
+    return draw
 
 
 def _focus_cover(rng: np.random.Generator, u: Image, v: Image) -> Image:

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from pipelines.synth.conditions import HARD, USUAL
 from pipelines.synth.dataset import COLUMNS, PRESETS, SynthPreset, SynthReport, write_dataset
 from pipelines.synth.phantom import CLASSES, PhantomVideo, phantom_video
 
 TINY = replace(PRESETS["micro"], classes=("glioma", "healthy"), patients_per_class=2, frames=8, size_px=64)
 SEED = 11
+SMALL = {"seed": SEED, "label": "glioma", "patient": 0, "video": 0, "frames": 6, "size_px": 64}
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +234,45 @@ def test_what_cannot_be_made_is_refused(change: dict[str, object], cause: str, t
     with pytest.raises(ValueError, match=cause):
         made(tmp_path / "set", replace(TINY, **change))
     assert not (tmp_path / "set").exists()
+
+
+def test_a_hard_manifest_says_who_is_tested_and_who_is_away(tmp_path: Path) -> None:
+    preset = replace(PRESETS["hard"], classes=("glioma",), videos_per_patient=2, frames=6, size_px=64)
+    made(tmp_path / "set", preset)
+    found = rows(tmp_path / "set")
+    assert tuple(found[0]) == (*COLUMNS, "split")
+    by_split = {name: {row["patient_id"] for row in found if row["split"] == name} for name in HARD.split}
+    assert {name: len(patients) for name, patients in by_split.items()} == HARD.split
+    away = [row for row in found if row["site"] == "site-d"]
+    assert {row["split"] for row in away} == {"test"}
+    assert {row["domain"] for row in away} == {"in-vivo"}
+    assert len(away) == sum(row["split"] == "test" for row in found) / 2
+    record = json.loads((tmp_path / "set" / "synth.json").read_bytes())
+    assert record["videos"] == sorted(row["sha256"] for row in found)
+
+
+def test_usual_conditions_change_nothing_and_are_not_recorded(dataset: Path) -> None:
+    assert "conditions" not in json.loads((dataset / "synth.json").read_bytes())
+    assert not any(USUAL.is_away(patient) or USUAL.split_of(patient) for patient in range(20))
+    usual, hard = (phantom_video(**SMALL, conditions=conditions) for conditions in (USUAL, HARD))
+    assert not np.array_equal(usual.frames, hard.frames)
+    np.testing.assert_array_equal(usual.masks, phantom_video(**SMALL).masks)
+    np.testing.assert_array_equal(usual.frames, phantom_video(**SMALL).frames)
+
+
+def test_the_other_site_is_dim_and_soft() -> None:
+    """The same patient, were it at home."""
+    there, here = (
+        phantom_video(**SMALL | {"patient": 7}, conditions=conditions).frames.astype(float)
+        for conditions in (HARD, replace(HARD, split={}))
+    )
+    view = (here > 0).any(axis=0)
+    assert there[:, view].mean() < here[:, view].mean()
+    assert there[:, view].std() < here[:, view].std()
+
+
+def test_the_hard_preset_is_frozen() -> None:
+    """It was tuned before any contrastive method ran on it; other pixels would be another benchmark."""
+    pixels = (phantom_video(**SMALL | {"patient": patient}, conditions=HARD).frames.tobytes() for patient in (0, 7))
+    digest = hashlib.sha256(b"".join(pixels)).hexdigest()
+    assert digest == "9b2717fe17f3ca409c6694d6f5746be99647cb77c5a454922a539cdb6c8c7494"
