@@ -16,7 +16,7 @@ from lclsc.inference import probabilities, reject, similarity
 from lclsc.label_contrast import label_contrast
 from lclsc.model import LCLSC, Embedded, Scores
 from lclsc.objective import ObjectiveSettings, ramp
-from lclsc.saliency import class_map, label_map, saliency
+from lclsc.saliency import class_map, enlarge, label_map, saliency
 from lclsc.step import ShardBatch, StepResult, train_step
 from lclsc.topk_pool import top_k_contrast, top_k_max_min
 from lclsc.views import View, ViewSettings, make_views
@@ -40,6 +40,7 @@ __all__ = [
     "calibrate_temperature",
     "class_map",
     "consistency",
+    "enlarge",
     "expected_calibration_error",
     "label_contrast",
     "label_map",

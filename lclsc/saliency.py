@@ -1,10 +1,11 @@
 """Saliency: an exact decomposition of the class score over the image, and its evidence map in [0, 1].
 
-Letters: B images, D embedding width, K classes, h w map cells.
+Letters: B images, D embedding width, K classes, h w map cells, S side in pixels.
 """
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 MIN_PEAK = 1e-6
 
@@ -33,3 +34,9 @@ def saliency(class_map_Bhw: Tensor, fov_Bhw: Tensor) -> tuple[Tensor, Tensor]:
     has_evidence_B = peak_B > MIN_PEAK
     scale_B = peak_B.where(has_evidence_B, torch.inf)
     return evidence_Bhw / scale_B[:, None, None], has_evidence_B
+
+
+def enlarge(saliency_Bhw: Tensor, fov_B1SS: Tensor) -> Tensor:
+    """Cells to pixels, bilinear, (B, S, S): in [0, 1] and 0 outside the field of view."""
+    pixels_B1SS = interpolate(saliency_Bhw.unsqueeze(1), size=fov_B1SS.shape[-2:], mode="bilinear", align_corners=False)
+    return (pixels_B1SS.clamp(0, 1) * fov_B1SS).squeeze(1)

@@ -72,21 +72,19 @@ class Classifier:
         )
 
     def _predict_batch(self, images_NSS: NDArray[np.uint8], fov_NSS: NDArray[np.bool_]) -> Prediction:
-        scores = self.model(as_tensor(images_NSS), torch.tensor(fov_NSS)[:, None])
+        fov_N1SS = torch.tensor(fov_NSS)[:, None]
+        scores = self.model(as_tensor(images_NSS), fov_N1SS)
         similarity_NK = scores.similarity_BK
         best_N = similarity_NK.argmax(1)
         rows = torch.arange(len(best_N))
         saliency_Nhw, _ = lclsc.saliency(scores.class_map_BKhw[rows, best_N], scores.fov_Bhw)
-        enlarged = torch.nn.functional.interpolate(
-            saliency_Nhw[:, None], size=images_NSS.shape[-2:], mode="bilinear", align_corners=False
-        )[:, 0]
         reject = self.card["reject"]
         return Prediction(
             probabilities_NK=lclsc.probabilities(similarity_NK, self.card["temperature"]).numpy(),
             score_N=similarity_NK[rows, best_N].numpy(),
             predicted_N=best_N.numpy(),
             reject_N=lclsc.reject(similarity_NK, min_score=reject["score"], min_margin=reject["margin"]).numpy(),
-            saliency_NSS=enlarged.clamp(0, 1).numpy() * fov_NSS,
+            saliency_NSS=lclsc.enlarge(saliency_Nhw, fov_N1SS).numpy(),
         )
 
 

@@ -7,6 +7,7 @@ A figure without data is None, never 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 Float = NDArray[np.float64]
+BINS = 15  # of the winning probability, equally wide
 
 
 def confusion(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -55,14 +57,87 @@ def auroc(labels: Sequence[str], probabilities_NK: Float, classes: Sequence[str]
     return float(np.mean(areas)) if areas else None
 
 
-def calibration_error(correct_N: NDArray[np.bool_], confidence_N: Float, bins: int = 15) -> float | None:
-    """Expected calibration error over equal-width bins of the winning probability."""
-    if not len(correct_N):
-        return None
+def drawn_auroc(
+    truth: Sequence[str],
+    probabilities_NK: Float,
+    classes: Sequence[str],
+    patient_N: NDArray[np.int64],
+    weights_DP: Float,
+) -> Float:
+    """``auroc`` of D bootstrap draws, each counting patient p ``weights_DP[:, p]`` times; NaN where it has none.
+
+    Pairs of a positive and a negative are counted once for every two patients; a draw only weighs them.
+    """
+    areas = [
+        _drawn_area(np.asarray(truth) == name, probabilities_NK[:, index], patient_N, weights_DP)
+        for index, name in enumerate(classes)
+    ]
+    known_KD = np.isfinite(areas)
+    total_D, count_D = np.where(known_KD, areas, 0.0).sum(0), known_KD.sum(0)
+    return ratio(total_D, count_D)
+
+
+def _drawn_area(
+    positive_N: NDArray[np.bool_], value_N: Float, patient_N: NDArray[np.int64], weights_DP: Float
+) -> Float:
+    patients = weights_DP.shape[1]
+    above_PP = np.zeros((patients, patients))
+    for patient in np.unique(patient_N[~positive_N]):
+        below = np.sort(value_N[~positive_N & (patient_N == patient)])
+        left, right = (np.searchsorted(below, value_N[positive_N], side) for side in ("left", "right"))
+        above_PP[:, patient] = np.bincount(patient_N[positive_N], (left + right) / 2, patients)
+    sides = [
+        drawn_sum(weights_DP, np.bincount(patient_N[side], minlength=patients)) for side in (positive_N, ~positive_N)
+    ]
+    return ratio((drawn_sum(weights_DP, above_PP) * weights_DP).sum(1), sides[0] * sides[1])
+
+
+def reliability(correct_N: NDArray[np.bool_], confidence_N: Float, bins: int = BINS) -> list[dict[str, Any]]:
+    """Equal-width bins of the winning probability: bounds, mean confidence, accuracy, size. Empty ones are left out."""
     places = np.minimum((confidence_N * bins).astype(int), bins - 1)
-    weights = np.bincount(places, minlength=bins)
-    gaps = np.bincount(places, correct_N.astype(float), bins) - np.bincount(places, confidence_N, bins)
-    return float(np.abs(gaps).sum() / weights.sum())
+    return [
+        {
+            "low": place / bins,
+            "high": (place + 1) / bins,
+            "confidence": float(confidence_N[places == place].mean()),
+            "accuracy": float(correct_N[places == place].mean()),
+            "count": int((places == place).sum()),
+        }
+        for place in np.unique(places).tolist()
+    ]
+
+
+def calibration_error(correct_N: NDArray[np.bool_], confidence_N: Float, bins: int = BINS) -> float | None:
+    """Expected calibration error: |accuracy - confidence| of the reliability bins, weighted by their size."""
+    found = reliability(correct_N, confidence_N, bins)
+    gaps = [row["count"] * abs(row["accuracy"] - row["confidence"]) for row in found]
+    return sum(gaps) / len(correct_N) if found else None
+
+
+def drawn_calibration_error(
+    correct_N: NDArray[np.bool_],
+    confidence_N: Float,
+    patient_N: NDArray[np.int64],
+    weights_DP: Float,
+    bins: int = BINS,
+) -> Float:
+    """``calibration_error`` of D bootstrap draws, each counting patient p ``weights_DP[:, p]`` times."""
+    places_N = np.minimum((confidence_N * bins).astype(int), bins - 1)
+    gap_PB = np.zeros((weights_DP.shape[1], bins))
+    np.add.at(gap_PB, (patient_N, places_N), correct_N - confidence_N)
+    rows_D = drawn_sum(weights_DP, np.bincount(patient_N, minlength=weights_DP.shape[1]))
+    return ratio(np.abs(drawn_sum(weights_DP, gap_PB)).sum(1), rows_D)
+
+
+def selective_risk(correct_N: NDArray[np.bool_], confidence_N: Float) -> Float:
+    """Share of errors among the n surest answers, for n = 1..N (Geifman & El-Yaniv 2017, arXiv 1705.08500).
+
+    Equally sure answers share their errors evenly: the result does not depend on the order of rows.
+    """
+    _, group_N, sizes = np.unique(-confidence_N, return_inverse=True, return_counts=True)
+    wrong = np.bincount(group_N, ~correct_N, len(sizes)) / sizes if len(sizes) else np.zeros(0)
+    result: Float = np.repeat(wrong, sizes).cumsum() / np.arange(1, len(correct_N) + 1)
+    return result
 
 
 def patient_confusions(table: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -90,6 +165,24 @@ def interval(values: Float, confidence: float) -> list[float] | None:
     tail = (1 - confidence) / 2
     low, high = np.quantile(finite, [tail, 1 - tail])
     return [float(low), float(high)]
+
+
+def drawn_sum(weights_DP: Float, values_P: NDArray[Any]) -> Float:
+    """What each draw's patients sum to, (D, ...): in one fixed order, whatever the number of processors."""
+    result: Float = np.einsum("dp,p...->d...", weights_DP, values_P)
+    return result
+
+
+def patient_sums(patient_N: NDArray[np.int64], values_N: Float, patients: int) -> Float:
+    """Sum of each patient's values, (P,)."""
+    result: Float = np.bincount(patient_N, values_N, patients).astype(float)
+    return result
+
+
+def ratio(part: Float, whole: Float) -> Float:
+    """Quotient, NaN where there is nothing to divide by."""
+    result: Float = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return result
 
 
 def per_class(

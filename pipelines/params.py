@@ -145,11 +145,15 @@ class TrainParams(Section):
 
 class EvaluateParams(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    """Of the bootstrap."""
+    """Of the bootstrap, of the frames that are sampled and of what happens to them."""
     bootstrap: Annotated[int, Field(ge=100)]
     """Patient-clustered bootstrap draws behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     """Of the intervals."""
+    corruption_frames: Annotated[int, Field(ge=0)]
+    """Frames of unseen patients that are corrupted in every way and severity and scored again; 0 turns it off."""
+    faithfulness_frames: Annotated[int, Field(ge=0)]
+    """Frames whose salient pixels are deleted, inserted and shown alone; 0 turns it off."""
 
 
 class RegisterParams(Section):

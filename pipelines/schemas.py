@@ -72,8 +72,14 @@ PREDICTIONS = pa.schema(
         pa.field("keep", pa.bool_(), nullable=False),
         pa.field("saliency_iou", pa.float32(), nullable=True),  # null without a ground-truth mask
         pa.field("pointing", pa.float32(), nullable=True),  # 1 when the map's peak lies in the mask
+        pa.field("saliency_auc", pa.float32(), nullable=True),  # of pixels, null too where the mask is the whole view
+        # Of the sampled frames only, see lclsc.faithfulness; null elsewhere.
+        pa.field("deletion", pa.float32(), nullable=True),
+        pa.field("insertion", pa.float32(), nullable=True),
+        pa.field("average_drop", pa.float32(), nullable=True),
+        pa.field("confidence_increase", pa.float32(), nullable=True),
     ],
-    metadata={"schema": "predictions/1"},
+    metadata={"schema": "predictions/2"},
 )
 
 

@@ -31,6 +31,7 @@ def taken_in(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Line:
     line.set_params(
         train=TINY,
         split={"validation": 0.2, "test": 0.2},
+        evaluate={"corruption_frames": 3, "faithfulness_frames": 3},
         promote={"min_macro_f1": 0.0, "min_patients": 3, "max_loss": 1.0},
     )
     report = line.json("intake", str(phantoms / "first"))

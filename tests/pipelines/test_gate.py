@@ -19,7 +19,7 @@ from pipelines.gate import Contestant, GateResult
 from pipelines.params import EvaluateParams, PromoteParams
 
 CLASSES = ("glioma", "meningioma")
-BOOTSTRAP = EvaluateParams(seed=0, bootstrap=200, confidence=0.95)
+BOOTSTRAP = EvaluateParams(seed=0, bootstrap=200, confidence=0.95, corruption_frames=0, faithfulness_frames=0)
 
 
 def policy(**changes: Any) -> PromoteParams:

@@ -76,3 +76,80 @@ def test_per_class_figures_have_no_value_where_nothing_was_predicted() -> None:
     assert found["glioma"]["precision"] is None
     assert found["glioma"]["recall"] == 0.0
     assert found["metastasis"]["f1"] is None
+
+
+# --- what a bootstrap draws -------------------------------------------------------------------------
+
+
+def drawn_by_hand(seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of five patients, their probabilities with ties, and how often three draws count each patient."""
+    generator = np.random.default_rng(seed)
+    patient_N = generator.integers(0, 5, 80)
+    probabilities_NK = np.round(generator.dirichlet([1, 1, 1], 80), 1)
+    truth = np.array(CLASSES)[generator.integers(0, 3, 80)]
+    table = pd.DataFrame({"truth": truth, "predicted": np.array(CLASSES)[probabilities_NK.argmax(1)]})
+    return table, probabilities_NK, patient_N, generator.integers(0, 3, (3, 5)).astype(float)
+
+
+def test_a_draws_auroc_is_that_of_its_rows_written_out() -> None:
+    table, probabilities_NK, patient_N, weights_DP = drawn_by_hand()
+    found = metrics.drawn_auroc(list(table.truth), probabilities_NK, CLASSES, patient_N, weights_DP)
+    for draw, weights_P in enumerate(weights_DP):
+        rows = np.repeat(np.arange(80), weights_P[patient_N].astype(int))
+        assert found[draw] == pytest.approx(metrics.auroc(list(table.truth[rows]), probabilities_NK[rows], CLASSES))
+
+
+def test_a_draws_calibration_error_is_that_of_its_rows_written_out() -> None:
+    table, probabilities_NK, patient_N, weights_DP = drawn_by_hand(1)
+    correct_N, confidence_N = (table.truth == table.predicted).to_numpy(), probabilities_NK.max(1)
+    found = metrics.drawn_calibration_error(correct_N, confidence_N, patient_N, weights_DP)
+    for draw, weights_P in enumerate(weights_DP):
+        rows = np.repeat(np.arange(80), weights_P[patient_N].astype(int))
+        assert found[draw] == pytest.approx(metrics.calibration_error(correct_N[rows], confidence_N[rows]))
+
+
+def test_a_draw_without_a_second_class_has_no_auroc() -> None:
+    found = metrics.drawn_auroc(["glioma", "healthy"], np.eye(2, 3), CLASSES, np.array([0, 1]), np.eye(2))
+    assert np.isnan(found).all()
+
+
+# --- calibration and rejection ----------------------------------------------------------------------
+
+
+def test_the_calibration_error_is_the_gap_of_the_reliability_bins() -> None:
+    correct_N = np.array([True, True, False, True, False, False])
+    confidence_N = np.array([0.95, 0.97, 0.93, 0.41, 0.45, 1.0])
+    bins = metrics.reliability(correct_N, confidence_N, bins=10)
+    assert [(row["low"], row["high"], row["count"]) for row in bins] == [(0.4, 0.5, 2), (0.9, 1.0, 4)]
+    assert [row["accuracy"] for row in bins] == [0.5, 0.5]
+    assert bins[0]["confidence"] == pytest.approx(0.43)
+    assert metrics.calibration_error(correct_N, confidence_N, bins=10) == pytest.approx(
+        (2 * 0.07 + 4 * (3.85 / 4 - 0.5)) / 6
+    )
+
+
+def test_risk_is_the_share_of_errors_among_the_surest() -> None:
+    correct_N = np.array([False, True, True, False])
+    confidence_N = np.array([0.4, 0.9, 0.8, 0.6])
+    assert metrics.selective_risk(correct_N, confidence_N) == pytest.approx([0, 0, 1 / 3, 1 / 2])
+
+
+def test_equally_sure_answers_share_their_errors_whatever_their_order() -> None:
+    correct_N = np.array([True, False, True, False, True])
+    confidence_N = np.array([0.9, 0.9, 0.9, 0.5, 0.5])
+    expected = [1 / 3, 1 / 3, 1 / 3, 1.5 / 4, 2 / 5]
+    for order in (np.arange(5), np.array([4, 1, 3, 0, 2])):
+        assert metrics.selective_risk(correct_N[order], confidence_N[order]) == pytest.approx(expected)
+
+
+def test_a_perfect_order_has_the_least_area_under_its_risk() -> None:
+    correct_N = np.array([True] * 6 + [False] * 4)
+    best = metrics.selective_risk(correct_N, np.linspace(1, 0.1, 10)).mean()
+    worst = metrics.selective_risk(correct_N, np.linspace(0.1, 1, 10)).mean()
+    constant = metrics.selective_risk(correct_N, np.full(10, 0.5)).mean()
+    assert best < constant < worst
+    assert constant == pytest.approx(0.4)
+
+
+def test_no_answers_have_no_risk() -> None:
+    assert len(metrics.selective_risk(np.zeros(0, bool), np.zeros(0))) == 0

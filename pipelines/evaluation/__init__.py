@@ -1,0 +1,1 @@
+"""What evaluation measures: levels, subgroups, intervals, maps, corrupted frames. The stage: ``pipelines.evaluate``."""
