@@ -21,6 +21,11 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def md5_bytes(data: bytes) -> str:
+    """DVC's name of an object; evidence is SHA-256."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ import hmac
 import os
 import secrets
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,19 @@ def key_for(recorded_key_id: str | None, *, has_rows: bool) -> Key:
         f" which is not in {key_file().parent}.",
         "Restore that key file, or name it with LCLSC_KEY_FILE. No new key is made for a workspace with patients.",
     )
+
+
+def known_pseudonym(raw_patient_id: str, known: Collection[str]) -> str:
+    """The pseudonym that a patient of this workspace has, under any held key."""
+    candidates = [key.pseudonym(raw_patient_id) for key in load_keys()]
+    found = next((candidate for candidate in candidates if candidate in known), None)
+    if found is None:
+        raise WrongUseError(
+            "unknown_patient",
+            "No patient of this workspace has that id under a key that is held here.",
+            "Check the id's spelling, and that LCLSC_KEY_FILE names the workspace's key.",
+        )
+    return found
 
 
 def _read(path: Path) -> Key:

@@ -85,17 +85,30 @@ def version_of(videos: Iterable[Video], splits: dict[str, str]) -> str:
     return digest({"videos": rows, "splits": dict(sorted(splits.items()))})[:12]
 
 
+def parse_videos(text: str) -> list[Video]:
+    """manifest.csv of a commit."""
+    return _parse(text, "manifest.csv", Video)
+
+
+def parse_splits(text: str) -> dict[str, str]:
+    """splits.csv of a commit."""
+    return {row.patient_id: row.split for row in _parse(text, "splits.csv", PatientSplit)}
+
+
 def _read(path: Path, kind: type[Row]) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        expected = [field.name for field in dataclasses.fields(kind)]
-        if reader.fieldnames != expected:
-            raise StageError(
-                "table_header",
-                f"{path.name} has the columns {reader.fieldnames}; expected {expected}.",
-                "Restore it with git; only `lclsc intake` writes it.",
-            )
-        return [kind(**row) for row in reader]
+    return _parse(path.read_text(encoding="utf-8"), path.name, kind)
+
+
+def _parse(text: str, name: str, kind: type[Row]) -> list[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    expected = [field.name for field in dataclasses.fields(kind)]
+    if reader.fieldnames != expected:
+        raise StageError(
+            "table_header",
+            f"{name} has the columns {reader.fieldnames}; expected {expected}.",
+            "Restore it with git; only `lclsc intake` writes it.",
+        )
+    return [kind(**row) for row in reader]
 
 
 def _write(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:

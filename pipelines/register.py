@@ -242,7 +242,7 @@ def _set_aliases(
         return
     challenger = store.alias_version("challenger")
     if challenger is not None and challenger.version == version.version:
-        store.delete_alias("challenger")
+        _remove_challenger(workspace, store, version)
 
 
 def _move_alias(workspace: Workspace, store: Registry, alias: str, version: Version) -> None:
@@ -259,6 +259,15 @@ def _move_alias(workspace: Workspace, store: Registry, alias: str, version: Vers
     ledger.append(workspace, actor="retrain", event="alias_intended", subject=subject, data=move)
     store.set_alias(alias, version.version)
     ledger.append(workspace, actor="retrain", event=done, subject=subject, data=move)
+
+
+def _remove_challenger(workspace: Workspace, store: Registry, version: Version) -> None:
+    """Intent, effect, done, as for a move."""
+    subject = f"version {version.version}"
+    move = {"alias": "challenger", "from": version.version, "to": None}
+    ledger.append(workspace, actor="retrain", event="alias_intended", subject=subject, data=move)
+    store.delete_alias("challenger")
+    ledger.append(workspace, actor="retrain", event="alias_removed", subject=subject, data=move)
 
 
 # --- the page --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,6 +111,32 @@ def connect(workspace: Workspace, name: str | None = None) -> Registry:
     return Registry(workspace=workspace, name=chosen, uri=uri, client=_Client(MlflowClient(uri)))
 
 
+@contextlib.contextmanager
+def read_only(workspace: Workspace, name: str) -> Iterator[Registry | None]:
+    """The registry for those who only look: of an embedded database a private copy, so that a running retrain
+    and a read-only or moved workspace are no obstacle. None where nothing was ever registered.
+    """
+    settings.apply()
+    if not is_embedded(workspace):
+        yield connect(workspace, name)
+        return
+    if not workspace.tracking_database.exists():
+        yield None
+        return
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix="lclsc-registry-") as folder:
+        copy = Path(folder) / workspace.tracking_database.name
+        with (
+            contextlib.closing(_open_read_only(workspace.tracking_database)) as source,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            _rebase(target, str(workspace.tracking_artifacts))
+        uri = f"sqlite:///{copy}"
+        yield Registry(workspace=workspace, name=name, uri=uri, client=_Client(MlflowClient(uri)))
+
+
 def tracking_uri(workspace: Workspace) -> str:
     """``MLFLOW_TRACKING_URI``, by default the workspace's own SQLite database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _embedded_uri(workspace)
@@ -134,19 +161,8 @@ def rebase(workspace: Workspace) -> bool:
 
     The artifact location of MLflow's default experiment says where the workspace was before.
     """
-    new = str(workspace.tracking_artifacts)
     with exclusive(workspace, "tracking"), contextlib.closing(_database(workspace)) as database:
-        old = _recorded_artifacts(database)
-        if old is None or old == new:
-            return False
-        with database:
-            for table, column in LOCATIONS:
-                database.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 (names from LOCATIONS)
-                    f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-                )
-    return True
+        return _rebase(database, str(workspace.tracking_artifacts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +318,39 @@ class Registry:
             self._fetch(version, folder)
         _require_record(lineage.verify_package(folder), version)
         return folder
+
+    @contextlib.contextmanager
+    def package(self, version: Version) -> Iterator[Path]:
+        """The version's package as it lies in the artifact store, unchecked: what an audit looks at."""
+        location = str(self.client.get_logged_model(version.model_id).artifact_location)
+        if "://" not in location:
+            yield Path(location)
+            return
+        with tempfile.TemporaryDirectory(prefix="lclsc-package-") as name:
+            folder = Path(name) / "package"
+            self._fetch(version, folder)
+            yield folder
+
+    def model_tags(self, version: Version) -> dict[str, str]:
+        """Tags of the logged model behind a version."""
+        return dict(self.client.get_logged_model(version.model_id).tags)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        return dict(self.client.get_run(run_id).data.tags)
+
+    def run_params(self, run_id: str) -> dict[str, str]:
+        return dict(self.client.get_run(run_id).data.params)
+
+    def run_artifact(self, run_id: str, name: str) -> bytes | None:
+        """The bytes of one file kept with a run; None where it has none."""
+        if name not in {entry.path for entry in self.client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory(prefix="lclsc-artifact-") as folder:
+            return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    def aliases(self) -> dict[str, str]:
+        """alias -> version number, of this model."""
+        return self._aliases()
 
     # aliases
 
@@ -559,6 +608,27 @@ def _wanted_revision() -> str:
 
 def _database(workspace: Workspace) -> sqlite3.Connection:
     return sqlite3.connect(workspace.tracking_database, timeout=20)
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    """Beside a writer; on a medium that cannot be written to, where SQLite may not lock, as it stands."""
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    mode = "mode=ro" if writable else "mode=ro&immutable=1"
+    return sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?{mode}", uri=True, timeout=20)
+
+
+def _rebase(database: sqlite3.Connection, new: str) -> bool:
+    old = _recorded_artifacts(database)
+    if old is None or old == new:
+        return False
+    with database:
+        for table, column in LOCATIONS:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 (names from LOCATIONS)
+                f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
+    return True
 
 
 def _recorded_artifacts(database: sqlite3.Connection) -> str | None:

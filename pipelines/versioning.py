@@ -5,12 +5,14 @@ Both are driven through their command lines; what only reads parses their files 
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +69,41 @@ def git(workspace: Workspace, *arguments: str) -> str:
 
 def head(workspace: Workspace) -> str:
     return git(workspace, "rev-parse", "HEAD")
+
+
+def find_commit(workspace: Workspace, revision: str) -> str | None:
+    """The full id of a commit, branch or tag; None where git knows none."""
+    found = _git_bytes(workspace, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return found.decode().strip() if found else None
+
+
+def file_at(workspace: Workspace, commit: str, path: str) -> bytes | None:
+    """A file's bytes as committed; None where the commit has none."""
+    return _git_bytes(workspace, "cat-file", "blob", f"{commit}:{path}")
+
+
+def commits_touching(workspace: Workspace, paths: Iterable[str]) -> list[str]:
+    """Commits that changed one of the files, newest first."""
+    return git(workspace, "log", "--format=%H", "--", *paths).split()
+
+
+def damaged_git_objects(workspace: Workspace) -> list[str]:
+    """What ``git fsck`` finds, a line each; dangling objects are no damage."""
+    done = _git_done(workspace, "fsck", "--full", "--no-dangling", "--no-progress")
+    lines = (done.stderr + done.stdout).decode(errors="replace").splitlines()
+    return [line for line in lines if line.startswith(("error", "fatal", "missing", "broken", "bad"))]
+
+
+def changed_files(workspace: Workspace, paths: Iterable[str]) -> list[str]:
+    """Which of these files differ from the last commit, or are gone; asked without writing git's index."""
+    found = (_git_bytes(workspace, "status", "--porcelain", "-z", "--", *paths) or b"").decode().split("\0")
+    return sorted(entry[3:] for entry in found if entry)
+
+
+def clone_at(workspace: Workspace, commit: str, root: Path) -> None:
+    """A clone of the repository with one commit checked out, sharing no file that is ever written to."""
+    git(workspace, "clone", "--quiet", "--no-checkout", str(workspace.root), str(root))
+    git(Workspace(root), "checkout", "--quiet", "--detach", commit)
 
 
 def clone_id(workspace: Workspace) -> str:
@@ -193,6 +230,11 @@ def track(workspace: Workspace, folder: str, *, remote: str | None = None) -> No
         write_text(pointer, yaml.safe_dump(document, sort_keys=False))
 
 
+def check_out(workspace: Workspace, targets: Iterable[str]) -> None:
+    """Put objects of the cache in their places; what else belongs there is not asked for."""
+    dvc(workspace, "checkout", "--quiet", *targets)
+
+
 def stale_stages(workspace: Workspace) -> list[StageChange]:
     """What ``dvc status`` finds, in pipeline order."""
     found = json.loads(dvc(workspace, "status", "--json"))
@@ -206,14 +248,22 @@ def stages(workspace: Workspace) -> list[str]:
     return list(yaml.safe_load(workspace.dvc_yaml.read_text())["stages"])
 
 
-def reproduce_stage(workspace: Workspace, stage: str, on_line: Callable[[str], None]) -> bool:
+def reproduce_stage(
+    workspace: Workspace,
+    stage: str,
+    on_line: Callable[[str], None],
+    *,
+    python: str = sys.executable,
+    extra: Mapping[str, str] | None = None,
+    run_cache: bool = True,
+) -> bool:
     """``dvc repro --single-item``; True when the stage's command ran. Its output goes to ``on_line``.
 
     OutsideSystemError (code ``stage_failed``) when it fails; the typed cause, if the stage left one, is in
     ``.state/<stage>.error.json``.
     """
-    command = [*_dvc_command(), "repro", "--single-item", stage]
-    environment = _environment() | {"LCLSC_PROGRESS": "lines"}
+    command = [python, "-m", "dvc", "repro", "--single-item", *([] if run_cache else ["--no-run-cache"]), stage]
+    environment = _environment(python) | {"LCLSC_PROGRESS": "lines"} | dict(extra or {})
     ran = False
     tail: list[str] = []
     with subprocess.Popen(
@@ -274,6 +324,33 @@ def pointer_md5(workspace: Workspace, folder: str) -> str:
     """The DVC name of a folder's content, as ``<folder>.dvc`` records it."""
     document = yaml.safe_load((workspace.root / f"{folder}.dvc").read_text())
     return str(document["outs"][0]["md5"])
+
+
+def default_remote(workspace: Workspace) -> str:
+    """The remote that everything but raw videos goes to."""
+    return _dvc_config(workspace).get("core", "remote", fallback="storage")
+
+
+def remote_address(workspace: Workspace, name: str) -> str | None:
+    """The address of a remote; a folder's is relative to .dvc."""
+    return _dvc_config(workspace).get(f"'remote \"{name}\"'", "url", fallback=None)
+
+
+def remote_opener(workspace: Workspace, name: str) -> Callable[[str], BufferedReader]:
+    """Opens objects of a remote that is no folder, by their place below it."""
+    from dvc.repo import Repo
+
+    with Repo(str(workspace.root)) as repo:
+        store = repo.cloud.get_remote_odb(name)
+    root = store.path.removesuffix("files/md5").rstrip("/")
+    return lambda inner: store.fs.open(f"{root}/{inner}", "rb")
+
+
+def _dvc_config(workspace: Workspace) -> configparser.ConfigParser:
+    """.dvc/config, and what config.local changes in it, read as DVC writes them."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read([workspace.root / ".dvc" / "config", workspace.root / ".dvc" / "config.local"])
+    return parser
 
 
 def mend_path_locks(workspace: Workspace) -> bool:
@@ -337,9 +414,9 @@ def _dvc_command() -> list[str]:
     return [sys.executable, "-m", "dvc"]
 
 
-def _environment() -> dict[str, str]:
+def _environment(python: str = sys.executable) -> dict[str, str]:
     """Stages say ``python``: let it be the one that runs us, whatever the PATH says."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path}
 
 
@@ -349,6 +426,19 @@ def _identity(root: Path) -> list[str]:
         return []
     found = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False)
     return [] if found.returncode == 0 else ["-c", f"user.name={AUTHOR[0]}", "-c", f"user.email={AUTHOR[1]}"]
+
+
+def _git_bytes(workspace: Workspace, *arguments: str) -> bytes | None:
+    """What git answers, as bytes; None where it cannot."""
+    done = _git_done(workspace, *arguments)
+    return None if done.returncode else done.stdout
+
+
+def _git_done(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Git on a folder that may be read-only or somebody else's copy."""
+    command = ["git", "-c", f"safe.directory={workspace.root}", *arguments]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    return subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, check=False)
 
 
 def _succeeds(workspace: Workspace, *arguments: str) -> bool:

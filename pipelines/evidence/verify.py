@@ -27,7 +27,7 @@ FIRST_PREV = "0" * 64
 FIELDS = {"seq": int, "prev": str, "at": str, "actor": str, "event": str, "subject": str, "data": dict}
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 OUTSIDE_TREE = {"MLmodel", "lineage.json", "registered_model_meta"}
-MOVES = ("alias_set", "promoted", "rolled_back")
+MOVES = ("alias_set", "alias_removed", "promoted", "rolled_back")
 
 
 def main() -> int:

@@ -69,6 +69,7 @@ SERVERS = {
 """Command -> a path that answers; started here on a free port."""
 
 MAIN_JOB = "tests/e2e/test_main_job.py"
+AUDIT = "tests/e2e/test_audit.py"
 RUN_ELSEWHERE = {
     "make demo": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
     "make test": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
@@ -85,6 +86,9 @@ RUN_ELSEWHERE = {
         f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded"
     ),
     "lclsc retrain --workspace demo": f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded",
+    "lclsc audit @champion --workspace clinic": f"{AUDIT}::test_what_was_built_passes_and_nothing_is_written",
+    "lclsc trace model @champion --workspace clinic": f"{AUDIT}::test_a_model_is_traced_to_its_patients_and_back",
+    "lclsc diff 1 2 --workspace clinic": f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded",
     "dvc repro": f"{MAIN_JOB}::test_dvc_repro_by_hand_gives_the_same_lock",
     "lclsc retrain": f"{MAIN_JOB}::test_a_second_retrain_does_nothing_and_says_why",
     'LCLSC_SERVE_ROOT="$PWD/clips" mlflow models predict -m models:/lclsc@champion --env-manager local'

@@ -1,0 +1,168 @@
+"""Audit: re-hash what is really there, and say of every claim whether it holds.
+
+Reads   everything: git, cache, remotes, artifact store, registry (a private copy), ledger
+Writes  nothing; with ``record`` one ledger event
+
+Three layers: the workspace (ledger, aliases, git), a commit's data, and a registered version, which is a
+commit's data with a model on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines import ledger, locks, progress, registry, versioning
+from pipelines.errors import WrongUseError
+from pipelines.evidence import withdrawals
+from pipelines.evidence.check import Check, Verdict, checked, differing, guarded, verdict_of
+from pipelines.evidence.check import Problem as Problem
+from pipelines.evidence.commit import Commit, history
+from pipelines.evidence.data_checks import check_data
+from pipelines.evidence.ledger_checks import check_aliases, check_ledger, entries_of
+from pipelines.evidence.object_checks import Sample, check_objects
+from pipelines.evidence.version_checks import check_version, check_withdrawn, videos_of
+from pipelines.ledger import Entry
+from pipelines.registry import Registry, Version
+from pipelines.workspace import Workspace
+
+OWN_FILES = (*versioning.OWN_INPUTS, "dvc.lock")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is audited: a commit, and the version built from it where there is one."""
+
+    name: str
+    commit: Commit
+    version: Version | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    targets: list[str]
+    sample: Sample
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict_of(self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": "audit/1",
+            "verdict": self.verdict,
+            "targets": self.targets,
+            "sample": {"size": self.sample.size, "seed": self.sample.seed},
+            "checks": [check.as_json() for check in self.checks],
+        }
+
+
+def run(
+    workspace: Workspace, names: list[str], *, everything: bool = False, sample: Sample, record: bool
+) -> AuditReport:
+    """Audit the named targets (``@alias``, version, commit, data version; by default what serves or is newest)."""
+    with ExitStack() as stack:
+        store = stack.enter_context(registry.read_only(workspace, head(workspace).commit.model_name))
+        targets = _targets(workspace, store, names, everything=everything)
+        checks = list(_checks(workspace, store, targets, sample))
+    report = AuditReport(targets=[target.name for target in targets], sample=sample, checks=checks)
+    if record:
+        failed = sorted({check.name for check in checks if check.verdict == "fail"})
+        data = {"verdict": report.verdict, "targets": report.targets, "checks": len(checks), "failed": failed}
+        ledger.append(workspace, actor="audit", event="audited", subject=", ".join(report.targets), data=data)
+    return report
+
+
+def _checks(workspace: Workspace, store: Registry | None, targets: list[Target], sample: Sample) -> Iterator[Check]:
+    entries = entries_of(workspace)
+    yield from _workspace_checks(workspace, store, entries)
+    total = 2 * sum(len(sample.of(target.commit.objects)) for target in targets)
+    with progress.track("audit", total, "objects") as tracker:
+        for target in targets:
+            yield from _target_checks(store, target, entries, sample, lambda count: tracker.advance(by=count))
+
+
+def _workspace_checks(workspace: Workspace, store: Registry | None, entries: list[Entry]) -> Iterator[Check]:
+    busy = locks.holder(workspace) is not None
+    yield from check_ledger(workspace)
+    yield from check_aliases(entries, store.aliases() if store else {}, busy=busy)
+    damage = versioning.damaged_git_objects(workspace)
+    yield from checked(
+        "git_objects", "the repository", (Problem(object="git", expected="whole", found=line) for line in damage)
+    )
+    changed = versioning.changed_files(workspace, OWN_FILES)
+    edits = (Problem(object=path, expected="as committed", found="changed", unknown=busy) for path in changed)
+    yield from checked("clean", "tables, parameters, code digests", edits)
+    if store:
+        yield from checked("versions_noted", "versions in the registry", _unnoted(store, entries))
+
+
+def _unnoted(store: Registry, entries: list[Entry]) -> Iterator[Problem]:
+    """The ledger and the registry list the same versions: none appeared or vanished behind its back."""
+    noted = {str(entry.data["version"]) for entry in entries if entry.event == "registered"}
+    present = {version.version for version in store.versions() if version.complete}
+    for number in sorted(noted | present, key=int):
+        yield from differing(f"version {number}, in the registry", number in noted, number in present)
+
+
+def _target_checks(
+    store: Registry | None, target: Target, entries: list[Entry], sample: Sample, advance: Callable[[int], None]
+) -> Iterator[Check]:
+    commit, version = target.commit, target.version
+    withdrawn = withdrawals.of(entries)
+    objects = check_objects(commit, sample=sample, gone=withdrawn.objects, advance=advance)
+    yield from guarded("objects", target.name, objects)
+    yield from guarded("data", target.name, check_data(commit, withdrawn=withdrawn.patients))
+    videos = commit.patients
+    if store and version:
+        with store.package(version) as package:
+            checks = check_version(store, version, commit, package, entries)
+            yield from guarded("version", target.name, checks)
+            videos = videos_of(package, commit)
+    yield from check_withdrawn(target.name, videos, withdrawn.patients)
+
+
+# --- what is meant ---------------------------------------------------------------------------------
+
+
+def _targets(workspace: Workspace, store: Registry | None, names: list[str], *, everything: bool) -> list[Target]:
+    versions = [version for version in store.versions() if version.complete] if store else []
+    if everything:
+        return [_of_version(workspace, version) for version in versions] or [head(workspace)]
+    if not names:
+        serving = [version for version in versions if "champion" in version.aliases] or versions[-1:]
+        return [_of_version(workspace, version) for version in serving] or [head(workspace)]
+    return [find_target(workspace, versions, name) for name in names]
+
+
+def find_target(workspace: Workspace, versions: list[Version], name: str) -> Target:
+    """A version number or @alias, a data version (12 hex digits), or anything git calls a commit."""
+    for version in versions:
+        if name == version.version or name.removeprefix("@") in version.aliases:
+            return _of_version(workspace, version)
+    if not name.startswith("@"):
+        if len(name) == 12:
+            for commit in history(workspace):
+                if commit.data_version == name:
+                    return Target(name=f"data version {name}", commit=commit)
+        sha = versioning.find_commit(workspace, name)
+        if sha is not None:
+            return Target(name=f"commit {sha[:12]}", commit=Commit(workspace, sha))
+    raise WrongUseError(
+        "no_such_target",
+        f"{name} is no version, alias, data version or commit of this workspace.",
+        "List versions with `lclsc status`, commits with `git log`.",
+    )
+
+
+def _of_version(workspace: Workspace, version: Version) -> Target:
+    commit = Commit(workspace, version.tags["git_commit"])
+    return Target(name=f"version {version.version}", commit=commit, version=version)
+
+
+def head(workspace: Workspace) -> Target:
+    sha = versioning.head(workspace)
+    return Target(name=f"commit {sha[:12]}", commit=Commit(workspace, sha))

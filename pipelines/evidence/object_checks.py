@@ -1,0 +1,69 @@
+"""Are the bytes that a commit names where they should be? Every object, in cache and remote, hashed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from pipelines import object_stores
+from pipelines.evidence.check import Check, Problem, checked
+from pipelines.evidence.commit import Commit, StoredObject
+from pipelines.object_stores import ObjectStore, StoreUnreachableError
+
+READERS = 2  # hashing leaves Python's lock; more threads than cores gain nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Which objects to read: all, or ``size`` of them, drawn by ``seed``."""
+
+    size: int | None = None
+    seed: int = 0
+
+    def of(self, objects: Sequence[StoredObject]) -> list[StoredObject]:
+        if self.size is None or self.size >= len(objects):
+            return list(objects)
+        return random.Random(self.seed).sample(list(objects), self.size)  # noqa: S311 (no secret)
+
+
+def check_objects(
+    commit: Commit, *, sample: Sample, gone: Collection[str], advance: Callable[[int], None]
+) -> Iterator[Check]:
+    """``gone`` are objects that a withdrawal purged: nobody may expect them. ``advance`` counts what was read."""
+    wanted = [stored for stored in commit.objects if stored.md5 not in gone]
+    chosen = sample.of(wanted)
+    of = f"{len(chosen)} of {len(wanted)} objects" if len(chosen) < len(wanted) else f"{len(wanted)} objects"
+    stores = {name: object_stores.remote(commit.workspace, name) for name in {stored.remote for stored in wanted}}
+    cache = object_stores.cache(commit.workspace)
+    lost = [
+        Problem(object=folder.path, expected=f"the listing {folder.md5}", found="no intact copy", unknown=True)
+        for folder in commit.unlisted
+    ]
+    in_cache = _problems(chosen, lambda _: cache, advance)
+    yield from checked("objects_in_cache", of, [*lost, *in_cache])
+    yield from checked("objects_in_remote", of, _problems(chosen, lambda stored: stores[stored.remote], advance))
+
+
+def _problems(
+    objects: Sequence[StoredObject], store_of: Callable[[StoredObject], ObjectStore], advance: Callable[[int], None]
+) -> Iterator[Problem]:
+    with ThreadPoolExecutor(READERS) as pool:
+        for problem in pool.map(partial(_look, store_of), objects):
+            advance(1)
+            if problem is not None:
+                yield problem
+
+
+def _look(store_of: Callable[[StoredObject], ObjectStore], stored: StoredObject) -> Problem | None:
+    """Each object is read once and hashed by the strongest name it is known by."""
+    store = store_of(stored)
+    name = f"{store.name}: {stored.path} ({stored.md5})"
+    algorithm, expected = ("sha256", stored.sha256) if stored.sha256 else ("md5", stored.md5.removesuffix(".dir"))
+    try:
+        found = store.hash(stored.md5, algorithm)
+    except StoreUnreachableError as error:
+        return Problem(object=name, expected=expected, found=str(error), unknown=True)
+    return None if found == expected else Problem(object=name, expected=expected, found=found or "missing")

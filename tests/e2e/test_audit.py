@@ -1,0 +1,136 @@
+"""Audit of a workspace that was really built: quiet on what is sound, and every mutation found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.line import LCLSC, Line
+from faults import mutations
+
+from pipelines import ledger, locks
+from pipelines.evidence import audit, trace
+from pipelines.evidence.object_checks import Sample
+from pipelines.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def audited(root: Path) -> audit.AuditReport:
+    return audit.run(Workspace(root), [], sample=Sample(), record=False)
+
+
+def test_what_was_built_passes_and_nothing_is_written(built: Line) -> None:
+    before = _state(built.root)
+    report = built.json("audit", "@champion")
+    assert (report["verdict"], report["targets"]) == ("pass", ["version 1"])
+    assert {check["name"] for check in report["checks"]} >= {
+        "objects_in_remote",
+        "lineage_copies",
+        "aliases",
+        "weights",
+    }
+    assert _state(built.root) == before
+
+
+def _state(root: Path) -> dict[str, tuple[int, int]]:
+    files = (path for path in root.rglob("*") if path.is_file() and ".state" not in path.parts)
+    return {str(path.relative_to(root)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_every_name_of_a_target_leads_to_its_checks(built: Line) -> None:
+    commit = built.json("audit", "1", "--sample", "5")
+    assert any(check["object"].startswith("5 of ") for check in commit["checks"])
+    version = built.json("status")["data_version"]
+    report = built.json("audit", version, built.tool("git", "rev-parse", "HEAD").strip())
+    assert report["verdict"] == "pass"
+    assert report["targets"][0] == f"data version {version}"
+    assert built.json("audit", "17", expect=2)["error"]["code"] == "no_such_target"
+
+
+@pytest.mark.parametrize("seed", range(len(mutations.MUTATORS)))
+def test_a_mutation_is_found_and_named(built: Line, tmp_path: Path, seed: int) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    mutation = mutations.mutate(root, seed)
+    report = audited(root)
+    failed = [check for check in report.checks if check.verdict == "fail"]
+    assert report.verdict == "fail", mutation
+    assert [check for check in failed if mutation.object in check.object or mutation.object in check.found], mutation
+
+
+@pytest.fixture
+def read_only(built: Line, tmp_path: Path) -> Iterator[Path]:
+    """A moved copy whose files nobody may write, as on a medium or a snapshot."""
+    root = Path(shutil.copytree(built.root, tmp_path / "moved copy", symlinks=True))
+    paths = [root, *root.rglob("*")]
+    for path in paths:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+    yield root
+    for path in paths:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o200)
+
+
+def test_a_read_only_moved_copy_can_be_audited(read_only: Path) -> None:
+    assert audited(read_only).verdict == "pass"
+
+
+def test_an_audit_works_while_somebody_else_holds_the_workspace(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    with locks.one_writer(Workspace(root)):
+        assert audited(root).verdict == "pass"
+
+
+def test_a_lost_remote_is_unknown_and_does_not_pass(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    (root / "remotes").rename(root / "elsewhere")
+    report = audited(root)
+    assert report.verdict == "unknown"
+    assert {check.name for check in report.checks if check.verdict != "pass"} == {"objects_in_remote"}
+
+
+def test_a_recorded_audit_is_an_event_of_the_ledger(built: Line, tmp_path: Path) -> None:
+    line = built.copy(tmp_path / "workspace")
+    line.run("audit", "--record")
+    event = ledger.read(line.root / "ledger.jsonl")[-1]
+    assert (event.event, event.subject, event.data["verdict"]) == ("audited", "version 1", "pass")
+    assert line.json("audit")["verdict"] == "pass"
+
+
+def test_a_model_is_traced_to_its_patients_and_back(built: Line) -> None:
+    model = built.json("trace", "model", "@champion")
+    assert (model["id"], len(model["videos"]), model["withdrawn"]) == ("1", 15, [])
+    video = model["videos"][0]
+    for kind, name in (
+        ("patient", video["patient_id"]),
+        ("video", video["video_id"][:8]),
+        ("frame", video["video_id"] + ":3"),
+    ):
+        answer = built.json("trace", kind, name)
+        assert [(one["version"], one["roles"], one["aliases"]) for one in answer["versions"]] == [
+            ("1", [video["role"]], ["champion"])
+        ]
+    assert answer["shards"] == [video["shard"]]
+    assert built.json("trace", "frame", video["video_id"] + ":99", expect=2)["error"]["code"] == "no_frame"
+    assert built.json("trace", "video", "0000", expect=2)["error"]["code"] == "ambiguous"
+
+
+def test_the_trace_index_is_made_again_when_it_is_lost(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    before = trace.run(Workspace(root), "model", "1")
+    (root / ".state" / "trace.sqlite").write_bytes(b"not a database, and longer than the header of one would be" * 3)
+    assert trace.run(Workspace(root), "model", "1") == before
+
+
+def test_a_raw_patient_id_comes_from_standard_input_only(built: Line) -> None:
+    command = [LCLSC, "trace", "patient", "--raw", "--json", "--workspace", str(built.root)]
+    done = subprocess.run(
+        command, input="PHANTOM-GLI-0001\n", env=built.environment, capture_output=True, text=True, check=True
+    )
+    patient_id = json.loads(done.stdout)["id"]
+    assert patient_id in (built.root / "splits.csv").read_text()
+    assert "PHANTOM" not in done.stdout

@@ -1,0 +1,304 @@
+"""Single mutations of a workspace: one thing somebody changed, lost or exchanged behind the system's back.
+
+``mutate(root, seed)`` changes one thing below ``root`` and says what it was: ``kind``, and ``object``, a text
+that an audit's failing checks must name. Files are replaced, never written into: a workspace may be a copy by
+hard links.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import rfc8785
+
+
+@dataclass(frozen=True)
+class Mutation:
+    kind: str
+    object: str
+    """Must occur in the object, or in what was found, of a failing check."""
+
+
+Mutator = Callable[[Path, random.Random], Mutation]
+
+
+def mutate(root: Path, seed: int) -> Mutation:
+    """The mutation of this seed; kinds take turns, so that every kind gets its share."""
+    kinds = sorted(MUTATORS)
+    kind = kinds[seed % len(kinds)]
+    return MUTATORS[kind](root, random.Random(seed))
+
+
+def copy(workspace: Path, target: Path) -> Path:
+    """A copy that shares the bytes of what does not change; the database is copied, SQLite writes in place."""
+    shutil.copytree(
+        workspace, target, symlinks=True, copy_function=_link, ignore=shutil.ignore_patterns("locks", "ray")
+    )
+    replace(target / "mlflow.db", (workspace / "mlflow.db").read_bytes())
+    return target
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)
+
+
+def replace(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.unlink()
+    path.write_bytes(content)
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def _objects(root: Path, store: str) -> list[Path]:
+    """Objects that the last commit names; others, such as those of earlier commits, are nobody's evidence."""
+    named = set(
+        re.findall(
+            r"md5: (\S+)", "".join((root / name).read_text() for name in ("dvc.lock", "videos.dvc", "masks.dvc"))
+        )
+    )
+    listings = [path for path in (root / ".dvc/cache/files/md5").glob("*/*.dir") if _name(path) in named]
+    named |= {entry["md5"] for path in listings for entry in json.loads(path.read_bytes())}
+    found = (path for path in (root / store / "files" / "md5").rglob("*") if path.is_file() and _name(path) in named)
+    return sorted(found)
+
+
+def _name(path: Path) -> str:
+    """An object by its MD5, another file by its name."""
+    return path.parent.name + path.name if len(path.parent.name) == 2 else path.name
+
+
+def _flip(path: Path, chance: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    replace(path, bytes(content))
+
+
+def _truncate(path: Path, chance: random.Random) -> None:
+    content = path.read_bytes()
+    replace(path, content[: chance.randrange(len(content))])
+
+
+def _delete(path: Path, _: random.Random) -> None:
+    path.unlink()
+
+
+def _of_object(store: str, change: Callable[[Path, random.Random], None]) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        victim = chance.choice([path for path in _objects(root, store) if path.stat().st_size])
+        change(victim, chance)
+        return Mutation(f"{change.__name__.strip('_')} {store}", _name(victim))
+
+    return mutator
+
+
+def _swap(store: str) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        one, two = chance.sample(_objects(root, store), 2)
+        first, second = one.read_bytes(), two.read_bytes()
+        replace(one, second)
+        replace(two, first)
+        return Mutation(f"swap {store}", _name(one))
+
+    return mutator
+
+
+def _rename(root: Path, chance: random.Random) -> Mutation:
+    victim = chance.choice(_objects(root, ".dvc/cache"))
+    victim.rename(victim.with_name(victim.name[::-1]))
+    return Mutation("rename an object of the cache", _name(victim))
+
+
+def _package_files(root: Path) -> list[Path]:
+    outside = {"MLmodel", "registered_model_meta"}
+    (package,) = root.glob("mlartifacts/models/*/artifacts")
+    return sorted(
+        path for path in package.rglob("*") if path.is_file() and path.stat().st_size and path.name not in outside
+    )
+
+
+def _of_package(change: Callable[[Path, random.Random], None]) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        victim = chance.choice(_package_files(root))
+        change(victim, chance)
+        return Mutation(
+            f"{change.__name__.strip('_')} a file of the package",
+            "lineage" if victim.name == "lineage.json" else "package",
+        )
+
+    return mutator
+
+
+def _weights(root: Path, chance: random.Random) -> Mutation:
+    (victim,) = root.glob("mlartifacts/models/*/artifacts/artifacts/model/model.safetensors")
+    content = bytearray(victim.read_bytes())
+    for _ in range(100):
+        content[-1 - chance.randrange(len(content) // 2)] ^= 0xFF
+    replace(victim, bytes(content))
+    return Mutation("replaced weights", "model.safetensors")
+
+
+def _run_record(root: Path, chance: random.Random) -> Mutation:
+    (victim,) = root.glob("mlartifacts/*/artifacts/lineage.json")
+    _flip(victim, chance)
+    return Mutation("flip the record kept with the run", "lineage.json kept with the run")
+
+
+def _cell(name: str) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        path = root / name
+        lines = path.read_text().splitlines()
+        row = chance.randrange(1, len(lines))
+        cells = lines[row].split(",")
+        column = chance.randrange(len(cells))
+        cells[column] = cells[column][:-1] + ("x" if not cells[column].endswith("x") else "y") if cells[column] else "x"
+        lines[row] = ",".join(cells)
+        replace(path, ("\n".join(lines) + "\n").encode())
+        return Mutation(f"a cell of {name}", name)
+
+    return mutator
+
+
+def _reorder(name: str) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        path = root / name
+        head, *rows = path.read_text().splitlines()
+        one, two = chance.sample(range(len(rows)), 2)
+        rows[one], rows[two] = rows[two], rows[one]
+        replace(path, ("\n".join([head, *rows]) + "\n").encode())
+        return Mutation(f"rows of {name} in another order", name)
+
+    return mutator
+
+
+def _of_file(name: str, change: Callable[[Path, random.Random], None]) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        change(root / name, chance)
+        return Mutation(f"{change.__name__.strip('_')} {name}", name)
+
+    return mutator
+
+
+# --- the ledger ------------------------------------------------------------------------------------
+
+
+def _ledger(change: Callable[[list[bytes], random.Random], None], named: str = "ledger") -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        path = root / "ledger.jsonl"
+        lines = path.read_bytes().splitlines()
+        change(lines, chance)
+        replace(path, b"".join(line + b"\n" for line in lines))
+        return Mutation(f"ledger: {change.__name__.strip('_')}", named)
+
+    return mutator
+
+
+def _line_deleted(lines: list[bytes], chance: random.Random) -> None:
+    del lines[chance.randrange(len(lines))]
+
+
+def _lines_swapped(lines: list[bytes], chance: random.Random) -> None:
+    one, two = chance.sample(range(len(lines)), 2)
+    lines[one], lines[two] = lines[two], lines[one]
+
+
+def _line_edited(lines: list[bytes], chance: random.Random) -> None:
+    number = chance.randrange(len(lines))
+    entry = json.loads(lines[number])
+    entry["actor"] += "x"
+    lines[number] = rfc8785.dumps(entry)
+
+
+def _rechained(lines: list[bytes], chance: random.Random) -> None:
+    """Drop or edit a line and repair every hash after it, as a forger would."""
+    (_line_deleted if chance.random() < 0.5 else _line_edited)(lines, chance)
+    prev = "0" * 64
+    for number, line in enumerate(lines):
+        lines[number] = rfc8785.dumps(json.loads(line) | {"seq": number + 1, "prev": prev})
+        prev = hashlib.sha256(lines[number]).hexdigest()
+
+
+# --- the registry ----------------------------------------------------------------------------------
+
+
+def _execute(root: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        assert database.execute(statement, values).rowcount > 0
+
+
+def _alias_moved(root: Path, _: random.Random) -> Mutation:
+    _execute(root, "UPDATE registered_model_aliases SET alias = 'challenger' WHERE alias = 'champion'")
+    return Mutation("an alias set behind the ledger's back", "alias champion")
+
+
+def _alias_deleted(root: Path, _: random.Random) -> Mutation:
+    _execute(root, "DELETE FROM registered_model_aliases")
+    return Mutation("an alias deleted", "alias champion")
+
+
+def _version_tag(root: Path, chance: random.Random) -> Mutation:
+    name = chance.choice(["lineage_sha256", "weights_sha256", "git_commit", "registration", "metrics"])
+    value = {"registration": "begun", "metrics": '{"macro_f1":1}', "git_commit": "HEAD"}.get(name, "0" * 64)
+    _execute(root, "UPDATE model_version_tags SET value = ? WHERE key = ?", value, name)
+    return Mutation(f"tag {name} of the version", "" if name in ("registration", "git_commit") else name)
+
+
+def _run_tag(root: Path, chance: random.Random) -> Mutation:
+    name = chance.choice(["lineage_sha256", "weights_sha256"])
+    _execute(root, "UPDATE tags SET value = ? WHERE key = ?", "0" * 64, name)
+    return Mutation(f"tag {name} of the run", f"tag {name}")
+
+
+def _param(root: Path, chance: random.Random) -> Mutation:
+    name = chance.choice(["train.epochs", "train.seed", "extract.side_px", "evaluate.bootstrap"])
+    _execute(root, "UPDATE params SET value = '7777' WHERE key = ?", name)
+    return Mutation(f"parameter {name} of the run", name)
+
+
+def _git_object(root: Path, chance: random.Random) -> Mutation:
+    victim = chance.choice(sorted((root / ".git" / "objects").glob("??/*")))
+    chance.choice((_flip, _truncate, _delete))(victim, chance)
+    return Mutation("a damaged object of git", "")
+
+
+STORES = (".dvc/cache", "remotes/storage", "remotes/identified")
+
+MUTATORS: dict[str, Mutator] = {
+    **{
+        f"{change.__name__} {store}": _of_object(store, change)
+        for store in STORES
+        for change in (_flip, _truncate, _delete)
+    },
+    **{f"swap {store}": _swap(store) for store in STORES},
+    "rename": _rename,
+    **{f"package {change.__name__}": _of_package(change) for change in (_flip, _truncate, _delete)},
+    "weights": _weights,
+    "run record": _run_record,
+    **{f"cell {name}": _cell(name) for name in ("manifest.csv", "splits.csv", "provenance.csv")},
+    **{f"reorder {name}": _reorder(name) for name in ("manifest.csv", "splits.csv")},
+    **{
+        f"{change.__name__} {name}": _of_file(name, change)
+        for name in ("params.yaml", "dvc.lock", "dvc.yaml", "code.json", "videos.dvc", "masks.dvc", "manifest.csv")
+        for change in (_flip, _truncate, _delete)
+    },
+    **{
+        f"ledger {change.__name__}": _ledger(change)
+        for change in (_line_deleted, _lines_swapped, _line_edited, _rechained)
+    },
+    "git object": _git_object,
+    "alias moved": _alias_moved,
+    "alias deleted": _alias_deleted,
+    "version tag": _version_tag,
+    "run tag": _run_tag,
+    "param": _param,
+}
