@@ -160,6 +160,13 @@ def intake(
         str | None, typer.Option(help="Take this quarantined clip after all: its id, or at least 8 characters of it.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why it is released; kept in the ledger.")] = "",
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="SOURCE is a drop folder: take in each subfolder once its files stand still."),
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="With --watch: one pass, for cron.")] = False,
+    poll: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two passes.")] = 10.0,
+    settle: Annotated[float, typer.Option(min=0, help="With --watch: seconds without a change.")] = 30.0,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -170,6 +177,8 @@ def intake(
     Example: lclsc intake /export/march --workspace clinic
 
     Example: lclsc intake s3://bucket/march --workspace clinic
+
+    Example: lclsc intake /export --watch --workspace clinic
 
     Example: lclsc intake --release 4f0c21ab --reason "checked by eye" --workspace clinic
     """
@@ -189,6 +198,9 @@ def intake(
     if quarantine:
         intake_console.show_quarantine(place, json)
         return
+    if watch:
+        assert source is not None
+        raise typer.Exit(intake_console.watch(place, Path(source), poll=poll, settle=settle, once=once, json=json))
     with one_writer(place):
         if release is not None:
             if not reason:

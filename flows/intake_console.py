@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json as jsonlib
+import signal
+import threading
+from pathlib import Path
+
+from rich.markup import escape
+
 from flows import console
-from pipelines import quarantine
-from pipelines.intake import IntakeReport
+from pipelines import drop_folder, quarantine
+from pipelines.drop_folder import Timing, Visit
+from pipelines.intake_batch import IntakeReport
 from pipelines.workspace import Workspace
 
 
@@ -56,3 +64,28 @@ def show_quarantine(workspace: Workspace, json: bool) -> None:
         for record in records
     ]
     console.out.print(console.table("Quarantine", ("id", "since", "name", "reason", "what", "remedy"), rows))
+
+
+def watch(workspace: Workspace, folder: Path, *, poll: float, settle: float, once: bool, json: bool) -> int:
+    """Until SIGTERM or Ctrl-C, which let the video at work be finished and recorded; returns the exit code."""
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    visits, bad = [], False
+    for visit in drop_folder.watch(workspace, folder, Timing(poll=poll, settle=settle), once=once, wait=ending.wait):
+        bad |= visit.state == "failed" or bool(visit.report and not visit.report.clean)
+        if json and once:
+            visits.append(visit.as_json())
+        elif json:
+            print(jsonlib.dumps(visit.as_json(), ensure_ascii=False), flush=True)
+        else:
+            _show_visit(visit)
+    if json and once:
+        console.print_json({"schema": "watch/1", "visits": visits})
+    return int(bad and once)
+
+
+def _show_visit(visit: Visit) -> None:
+    console.out.print(f"[bold]{escape(visit.batch)}[/]: {visit.state}{': ' if visit.why else ''}{escape(visit.why)}")
+    if visit.report is not None:
+        show(visit.report)

@@ -43,7 +43,7 @@ class Source(Protocol):
         """Read a regular file. FileNotFoundError, or VideoError for what is no plain, finished file."""
         ...
 
-    def state(self, path: str) -> list[int | str]:
+    def state(self, path: str) -> list[str]:
         """What changes when the file does (size, time); FileNotFoundError."""
         ...
 
@@ -105,8 +105,10 @@ class LocalFolder:
             if _state(os.fstat(file.fileno())) != before:
                 raise _still_written()
 
-    def state(self, path: str) -> list[int | str]:
+    def state(self, path: str) -> list[str]:
         with open_plain(self.folder, path) as file:
+            if _has_writer(file.fileno()):
+                raise _still_written()
             return _state(os.fstat(file.fileno()))
 
 
@@ -156,8 +158,8 @@ def _still_written() -> VideoError:
     return VideoError("still_written", "The file is still being written.", "Take the batch in when the copy is done.")
 
 
-def _state(status: os.stat_result) -> list[int | str]:
-    return [status.st_size, status.st_mtime_ns]
+def _state(status: os.stat_result) -> list[str]:
+    return [str(status.st_size), str(status.st_mtime_ns)]
 
 
 def _has_writer(descriptor: int) -> bool:
@@ -200,7 +202,7 @@ class RemoteFolder:
         if self.state(path) != before:
             raise _still_written()
 
-    def state(self, path: str) -> list[int | str]:
+    def state(self, path: str) -> list[str]:
         with _reachable(self.name):
             self.files.invalidate_cache()
             info = self.files.info(f"{self.root}/{path}")

@@ -41,6 +41,7 @@ RUN_HERE = {
     "lclsc intake march --workspace clinic": 0,
     "lclsc intake --quarantine --workspace clinic": 0,
     "lclsc intake march --update --workspace clinic": 0,
+    "lclsc intake drop --watch --once --settle 0 --workspace clinic": 0,
     "lclsc retrain --workspace clinic --dry-run": 0,
     "lclsc status --workspace clinic --verify": 0,
     "lclsc doctor --workspace clinic": 1,  # as README says: nothing has been pushed yet
@@ -136,6 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for batch, first in (("march", 0), ("april", 1)):
         options = ["--preset", "micro", "--patients", "1", "--first-patient", str(first)]
         subprocess.run([lclsc, "synth", batch, *options], cwd=place, check=True, capture_output=True)
+    (place / "drop").mkdir()
     shutil.rmtree(place / "march" / "masks")
     for name in ("manifest.csv", "synth.json"):
         (place / "march" / name).unlink()

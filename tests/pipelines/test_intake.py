@@ -9,16 +9,16 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines import clip_checks, initialise, intake, ledger, manifest, quarantine, sources, versioning
+from pipelines import clip_checks, intake, ledger, manifest, quarantine, sources, versioning
 from pipelines.clip_checks import Candidate, Remark
 from pipelines.errors import VideoError
 from pipelines.files import sha256_file
+from pipelines.intake_batch import IntakeReport
 from pipelines.locks import one_writer
 from pipelines.synth.dataset import PRESETS, write_dataset
 from pipelines.video import Frame
@@ -32,20 +32,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("intake-workspace") / "workspace"
-    initialise.run(root, preset="cpu", remote=None)
-    return root
-
-
-@pytest.fixture
-def workspace(template: Path, tmp_path: Path) -> Workspace:
-    subprocess.run(["cp", "-a", str(template), str(tmp_path / "w")], check=True)
-    return Workspace(tmp_path / "w")
-
-
-def _take_in(workspace: Workspace, source: Path) -> intake.IntakeReport:
+def _take_in(workspace: Workspace, source: Path) -> IntakeReport:
     with one_writer(workspace):
         return intake.run(workspace, source)
 
@@ -236,7 +223,7 @@ def test_the_same_bytes_again_in_quarantine_are_a_no_op_that_says_so(workspace: 
     assert quarantine.get(workspace, record.quarantine_id) == record
 
 
-def _release(workspace: Workspace, prefix: str) -> intake.IntakeReport:
+def _release(workspace: Workspace, prefix: str) -> IntakeReport:
     with one_writer(workspace):
         return intake.release(workspace, prefix, "checked by eye")
 

@@ -1,0 +1,190 @@
+"""A drop folder: each subfolder is a batch, taken in once its manifest and every file it names stand still.
+
+Writes  .state/drop/<keyed hash of the folder's path>.json: what each batch looked like, and what became of it
+
+Names of batches and files may tell who a patient is, so the notes hold keyed hashes and counts. Nothing is
+written into the drop folder. A batch that was taken in costs a look at sizes and times until one of them changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines import identity, incoming, intake, locks
+from pipelines.errors import LclscError, VideoError, WrongUseError
+from pipelines.files import CHUNK_BYTES, digest, read_json, write_json
+from pipelines.incoming import MANIFEST, IncomingVideo
+from pipelines.intake_batch import IntakeReport
+from pipelines.sources import LocalFolder
+from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What is remembered of one batch."""
+
+    looks: str  # digest of names, sizes and times: the same looks, the same batch
+    since: float  # Unix time at which it was first seen to look so
+    state: str  # waiting, taken, failed
+    why: str = ""  # in words, without names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """What one pass did about one batch."""
+
+    batch: str
+    state: str  # waiting, taken, failed, busy
+    why: str
+    report: IntakeReport | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        report = self.report.as_json() if self.report else None
+        return {"batch": self.batch, "state": self.state, "why": self.why, "report": report}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds."""
+
+    poll: float = 10.0  # between two passes
+    settle: float = 30.0  # without a change, until a batch counts as complete
+
+
+def watch(
+    workspace: Workspace, folder: Path, timing: Timing, *, once: bool, wait: Callable[[float], bool]
+) -> Iterator[Visit]:
+    """Visits in which something happened, until ``wait`` (which sleeps) says that it is time to stop."""
+    if not folder.is_dir():
+        raise WrongUseError("no_drop_folder", f"{folder} is no folder.", "Name the folder that batches are put into.")
+    keyed = identity.key_for(
+        workspace.settings().get("key_id"), has_rows=workspace.settings().get("key_id") is not None
+    )
+    notes = _Notes.open(workspace, folder.resolve(), keyed)
+    said: dict[str, Visit] = {}
+    while True:
+        for batch in _batches(folder):
+            if wait(0):
+                return
+            visit = _visit(workspace, batch, notes, timing, lambda: wait(0))
+            if visit is not None and visit != said.get(batch.name):
+                said[batch.name] = visit
+                yield visit
+        if once or wait(timing.poll):
+            return
+
+
+def _batches(folder: Path) -> list[Path]:
+    """Subfolders that are batches already, or will be; links and hidden ones never."""
+    try:
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:  # a share that is away comes back
+        return []
+    return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+
+
+def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
+    """Take a batch in when it is complete; None for one that was dealt with and has not changed since."""
+    before = notes.get(batch.name)
+    try:
+        looks, rows, why = _look(batch)
+    except OSError as error:
+        return Visit(batch=batch.name, state="busy", why=f"The batch cannot be read ({error.strerror}).")
+    changed = before is None or before.looks != looks
+    if before is not None and not changed and before.state != "waiting":
+        return None
+    since = time.time() if before is None or changed else before.since
+    settled = time.time() - since >= timing.settle
+    if not why and not settled and not (changed and _checksums_hold(batch, rows)):
+        why = "files may still be changing"
+    if why:
+        notes.put(batch.name, Note(looks=looks, since=since, state="waiting", why=why))
+        return Visit(batch=batch.name, state="waiting", why=why)
+    return _taken(workspace, batch, notes, Note(looks=looks, since=since, state="taken"), stop)
+
+
+def _taken(workspace: Workspace, batch: Path, notes: _Notes, note: Note, stop: Callable[[], bool]) -> Visit:
+    """A manifest that is wrong is not tried again until it changes; what may pass by itself is."""
+    try:
+        with locks.one_writer(workspace):
+            report = intake.run(workspace, batch, stop=stop)
+    except WrongUseError as error:
+        notes.put(batch.name, replace(note, state="failed", why=error.code))
+        return Visit(batch=batch.name, state="failed", why=f"{error.cause} {error.remedy}")
+    except LclscError as error:
+        return Visit(batch=batch.name, state="busy", why=f"{error.cause} {error.remedy}")
+    if not report.stopped:
+        notes.put(batch.name, note)
+    return Visit(batch=batch.name, state="taken", why="", report=report)
+
+
+def _look(batch: Path) -> tuple[str, list[IncomingVideo], str]:
+    """(digest of what the batch looks like, its rows, what it still waits for)."""
+    source = LocalFolder(batch)
+    try:
+        manifest_state = source.state(MANIFEST)
+        rows = incoming.read(source, []).rows
+    except FileNotFoundError:
+        return "", [], f"no {MANIFEST} yet"
+    except (VideoError, WrongUseError) as error:
+        if error.code in ("still_written", "no_incoming_manifest"):
+            return "", [], f"{MANIFEST} is still being written"
+        return digest([error.code, str(error)]), [], ""  # intake says what is wrong with it
+    states: dict[str, list[str]] = {}
+    missing = 0
+    for path in sorted({path for row in rows for path in (row.path, row.mask) if path}):
+        try:
+            states[path] = source.state(path)
+        except (FileNotFoundError, NotADirectoryError):
+            missing += 1
+        except VideoError as error:
+            states[path] = [error.code]  # a link, a pipe: intake sets it aside
+    writing = sum(state == ["still_written"] for state in states.values())
+    why = f"{writing} of the files it names are being written" if writing else ""
+    why = f"{missing} of the files it names are not there yet" if missing else why
+    return digest({"manifest": manifest_state, "files": states, "missing": missing}), rows, why
+
+
+def _checksums_hold(batch: Path, rows: list[IncomingVideo]) -> bool:
+    """Does every row carry its file's checksum? Then nothing is left to wait for."""
+    return bool(rows) and all(row.sha256 and not row.mask and _sha256(batch, row.path) == row.sha256 for row in rows)
+
+
+def _sha256(batch: Path, path: str) -> str:
+    sha256 = hashlib.sha256()
+    try:
+        with LocalFolder(batch).open(path) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                sha256.update(chunk)
+    except (VideoError, OSError):
+        return ""
+    return sha256.hexdigest()
+
+
+class _Notes:
+    """The notes about one drop folder, on disk after every change."""
+
+    def __init__(self, path: Path, key: identity.Key) -> None:
+        self.path = path
+        self.key = key
+        self.notes = {name: Note(**note) for name, note in read_json(path).items()} if path.exists() else {}
+
+    @classmethod
+    def open(cls, workspace: Workspace, folder: Path, key: identity.Key) -> _Notes:
+        return cls(workspace.state / "drop" / f"{key.hmac(str(folder), 'drop')[:16]}.json", key)
+
+    def get(self, batch: str) -> Note | None:
+        return self.notes.get(self._name(batch))
+
+    def put(self, batch: str, note: Note) -> None:
+        if self.get(batch) != note:
+            self.notes[self._name(batch)] = note
+            write_json(self.path, {name: asdict(kept) for name, kept in self.notes.items()})
+
+    def _name(self, batch: str) -> str:
+        return self.key.hmac(batch, "batch")[:16]

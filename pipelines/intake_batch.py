@@ -1,0 +1,164 @@
+"""One batch on its way in: what is at hand for each row, what became of it, and how a row is set aside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines import identity, incoming, quarantine, video
+from pipelines import params as parameters
+from pipelines.book import Book, Described, now
+from pipelines.clip_checks import Panel
+from pipelines.errors import VideoError
+from pipelines.files import TEMPORARY_PREFIX, digest
+from pipelines.incoming import IncomingVideo, NamedAside, RowError
+from pipelines.sources import Source
+from pipelines.workspace import Workspace, private_folder
+
+
+@dataclass
+class IntakeReport:
+    """What became of each row."""
+
+    taken: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    corrected: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[RowError] = field(default_factory=list)
+    remarks: list[dict[str, Any]] = field(default_factory=list)
+    new_labels: list[str] = field(default_factory=list)
+    patients: dict[str, int] = field(default_factory=dict)
+    data_version: str = ""
+    stopped: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        changed = self.taken or self.corrected
+        return {"schema": "intake/1", "status": "taken_in" if changed else "nothing_new"} | dataclasses.asdict(self)
+
+    @property
+    def clean(self) -> bool:
+        return not (self.errors or self.quarantined or self.stopped)
+
+
+@dataclass
+class Batch:
+    """What is at hand while the rows of one batch are taken in."""
+
+    workspace: Workspace
+    source: Source
+    params: parameters.Params
+    book: Book
+    panel: Panel
+    report: IntakeReport
+    update: bool = False
+    published: set[str] | None = None
+
+    @classmethod
+    def open(cls, workspace: Workspace, source: Source, *, update: bool = False) -> Batch:
+        params, book = parameters.load(workspace.params), Book.open(workspace)
+        published = _published(source, book.key)
+        panel, report = Panel(workspace), IntakeReport()
+        return cls(workspace, source, params, book, panel, report, update, published)
+
+    @property
+    def copy(self) -> Path:
+        return private_folder(self.workspace.videos) / f"{TEMPORARY_PREFIX}incoming"
+
+    @property
+    def mask_copy(self) -> Path:
+        return private_folder(self.workspace.videos) / f"{TEMPORARY_PREFIX}incoming-mask"
+
+    def clear(self) -> None:
+        self.copy.unlink(missing_ok=True)
+        self.mask_copy.unlink(missing_ok=True)
+
+
+def set_bytes_aside(
+    batch: Batch, row: IncomingVideo, described: Described, video_id: str, attempt: str, error: VideoError
+) -> str:
+    record = quarantine.Record(
+        quarantine_id=video_id,
+        at=now(),
+        batch=batch.book.batch_id(batch.source.name),
+        path=row.path,
+        file=quarantine.file_name(video_id, suffix_of(row.path)),
+        mask=quarantine.file_name(video_id, ".tif", mask=True) if row.mask else "",
+        attempt=attempt,
+        row=described.as_json(),
+        **quarantine.reason_of(error),
+    )
+    quarantine.set_aside(batch.workspace, record, batch.copy, batch.mask_copy if row.mask else None)
+    batch.report.quarantined.append(noted(row.row, record))
+    return video_id
+
+
+def set_name_aside(batch: Batch, aside: NamedAside) -> str:
+    """Its file is not touched: the record says where the fault is."""
+    batch_id = batch.book.batch_id(batch.source.name)
+    quarantine_id = quarantine.named_id(batch_id, aside.path)
+    record = quarantine.get(batch.workspace, quarantine_id)
+    again = record is not None and record.reason == aside.error.code
+    if record is None or not again:
+        reason = quarantine.reason_of(aside.error)
+        record = quarantine.Record(
+            quarantine_id=quarantine_id,
+            at=now(),
+            batch=batch_id,
+            path=aside.path,
+            file="",
+            mask="",
+            attempt="",
+            row={},
+            **reason,
+        )
+        quarantine.set_aside(batch.workspace, record)
+    batch.report.quarantined.append(noted(aside.row, record, again=again))
+    return quarantine_id
+
+
+def noted(row: int, record: quarantine.Record, *, again: bool = False) -> dict[str, Any]:
+    return {
+        "row": row,
+        "id": record.quarantine_id,
+        "reason": record.reason,
+        "cause": record.cause,
+        "remedy": record.remedy,
+        "again": again,
+    }
+
+
+def attempt_of(batch: Batch, mask_sha256: str) -> str:
+    """What decides whether the same bytes may fare otherwise this time."""
+    caps = batch.params.intake.model_dump(exclude={"labels"})
+    return digest({"decoder": video.decoder_identity(), "caps": caps, "mask": mask_sha256})
+
+
+def forget_mended(batch: Batch, named: set[str]) -> None:
+    """Records without bytes of this batch whose row is gone or good now."""
+    batch_id = batch.book.batch_id(batch.source.name)
+    for record in quarantine.listing(batch.workspace):
+        if record.quarantine_id in batch.book.videos or (
+            not record.file and record.batch == batch_id and record.quarantine_id not in named
+        ):
+            quarantine.discard(batch.workspace, record)
+
+
+def _published(source: Source, key: identity.Key) -> set[str] | None:
+    """Under the published test key, the only videos allowed in; None under any other key."""
+    if key.key_id != identity.PUBLISHED_TEST_KEY_ID:
+        return None
+    try:
+        with source.open("synth.json") as file:
+            return set(json.loads(file.read())["videos"])
+    except FileNotFoundError:
+        return set()
+
+
+def suffix_of(path: str) -> str:
+    """Readers go by content: the suffix is kept for people, and only where it is one of a video."""
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in incoming.VIDEO_SUFFIXES else ""

@@ -1,0 +1,70 @@
+"""What an accepted batch leaves in git and DVC: tables, splits of new patients, ledger, one commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from pipelines import ledger, manifest, params_file, split, versioning
+from pipelines.files import write_json
+from pipelines.intake_batch import Batch
+from pipelines.manifest import Video
+
+
+def record(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> None:
+    """DVC first, then the tables with the manifest last, then one commit and the ledger."""
+    workspace, book = batch.workspace, batch.book
+    if book.new_videos or book.corrections:
+        added = _new_splits(batch) if book.new_videos else {}
+        if book.new_videos:
+            versioning.track(workspace, "videos", remote="identified")
+            versioning.track(workspace, "masks")
+        write_json(workspace.marker, workspace.settings() | {"key_id": book.key.key_id})
+        manifest.write_splits(workspace.splits, book.splits | added)
+        manifest.write_provenance(workspace.provenance, book.provenance.values())
+        version = manifest.version_of(book.videos.values(), book.splits | added)
+        _note(batch, version, released or {})
+        manifest.write_videos(workspace.manifest, book.videos.values())
+        what = [f"take in {len(book.new_videos)} videos"] if book.new_videos else []
+        what += [f"correct {len(book.corrections)} videos"] if book.corrections else []
+        message = f"{' and '.join(what).capitalize()}: data version {version}"
+        versioning.commit(workspace, (*versioning.OWN_INPUTS, "ledger.jsonl"), message)
+    batch.report.data_version = manifest.data_version(workspace.manifest, workspace.splits)
+
+
+def _new_splits(batch: Batch) -> dict[str, str]:
+    """Splits of new patients; the first batch's labels become the allowed ones."""
+    book, params = batch.book, batch.params
+    if not params.intake.labels:
+        batch.report.new_labels = sorted({video.label for video in book.new_videos})
+        changes = {"intake": {"labels": batch.report.new_labels}}
+        params_file.write(batch.workspace.params, batch.workspace.params, changes)
+    added = split.assign(book.splits, _labels_of(book.videos.values()), book.wanted, params.split)
+    batch.report.patients = dict(sorted(Counter(added.values()).items()))
+    return added
+
+
+def _note(batch: Batch, version: str, released: dict[str, dict[str, str]]) -> None:
+    """Before the manifest names the videos: an intake killed in between is noted once, and not forgotten."""
+    book = batch.book
+    events: list[tuple[str, str, dict[str, Any]]] = []
+    if book.new_videos:
+        videos = sorted(video.video_id for video in book.new_videos)
+        patients = len({video.patient_id for video in book.new_videos})
+        events.append(("taken_in", version, {"videos": videos, "patients": patients}))
+    for video_id, data in sorted(released.items()):
+        events.append(("released", video_id, dict(data)))
+    for video_id, changes in sorted(book.corrections.items()):
+        events.append(("relabelled" if "label" in changes else "corrected", video_id, {"changes": changes}))
+    last = {(entry.event, entry.subject): entry.data for entry in ledger.read(batch.workspace.ledger)}
+    for event, subject, data in events:
+        if last.get((event, subject)) != data:
+            ledger.append(batch.workspace, actor="intake", event=event, subject=subject, data=data)
+
+
+def _labels_of(videos: Iterable[Video]) -> dict[str, set[str]]:
+    labels: dict[str, set[str]] = {}
+    for one in videos:
+        labels.setdefault(one.patient_id, set()).add(one.label)
+    return labels

@@ -1,0 +1,127 @@
+"""A drop folder that fills while it is watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines import drop_folder, locks, manifest
+from pipelines.drop_folder import Timing, Visit
+from pipelines.files import sha256_file
+from pipelines.workspace import Workspace
+
+NOW = Timing(poll=0.0, settle=0.0)
+
+
+@pytest.fixture
+def drop(tmp_path: Path) -> Path:
+    (tmp_path / "drop").mkdir()
+    return tmp_path / "drop"
+
+
+def _pass(workspace: Workspace, drop: Path, timing: Timing = NOW) -> dict[str, Visit]:
+    visits = drop_folder.watch(workspace, drop, timing, once=True, wait=lambda seconds: False)
+    return {visit.batch: visit for visit in visits}
+
+
+def _batch(folder: Path, *rows: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.csv").write_text("path,patient_id,label,sha256\n" + "".join(f"{row}\n" for row in rows))
+
+
+def test_a_batch_waits_for_manifest_files_and_stillness_and_is_taken_once(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path]
+) -> None:
+    long = Timing(settle=3600)
+    clip = make_clip(drop / "march" / "a.mp4")
+    assert "no manifest.csv" in _pass(workspace, drop)["march"].why
+    _batch(drop / "march", "a.mp4,Erika Mustermann,glioma,", "b.mp4,Erika Mustermann,glioma,")
+    assert "1 of the files it names are not there" in _pass(workspace, drop)["march"].why
+    shutil.copy(clip, clip.with_name("b.mp4"))
+    with clip.with_name("b.mp4").open("ab") as file:
+        assert "1 of the files it names are being written" in _pass(workspace, drop)["march"].why
+        file.write(b"\0\0\0\x08free")
+    assert "changing" in _pass(workspace, drop, long)["march"].why
+    visit = _pass(workspace, drop)["march"]
+    assert visit.state == "taken"
+    assert visit.report is not None
+    assert len(visit.report.taken) == 2
+    before = {path: path.stat().st_atime_ns for path in (drop / "march").iterdir()}
+    assert _pass(workspace, drop) == {}
+    assert {path.name for path in before} == {"a.mp4", "b.mp4", "manifest.csv"}  # nothing is written there
+    notes = "".join(path.read_text() for path in (workspace.state / "drop").iterdir())
+    assert all(name not in notes for name in ("march", "Erika", "a.mp4", str(drop)))
+
+
+def test_checksums_that_hold_need_no_waiting(workspace: Workspace, drop: Path, make_clip: Callable[..., Path]) -> None:
+    clip = make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", f"a.mp4,P,glioma,{'0' * 64}")
+    assert _pass(workspace, drop, Timing(settle=3600))["march"].state == "waiting"
+    _batch(drop / "march", f"a.mp4,P,glioma,{sha256_file(clip)}")
+    assert _pass(workspace, drop, Timing(settle=3600))["march"].state == "taken"
+
+
+def test_a_bad_batch_is_said_once_and_stops_nobody(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path]
+) -> None:
+    (drop / "april").mkdir()
+    (drop / "april" / "manifest.csv").write_bytes(b"\xff\xfe")
+    (drop / "linked").symlink_to(drop / "april")
+    (drop / ".hidden").mkdir()
+    make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", "a.mp4,P,glioma,")
+    with locks.one_writer(workspace):
+        held = _pass_elsewhere(workspace, drop)
+    assert {visit["batch"]: visit["state"] for visit in held} == {"april": "busy", "march": "busy"}
+    visits = _pass(workspace, drop)
+    assert {name: visit.state for name, visit in visits.items()} == {"april": "failed", "march": "taken"}
+    assert _pass(workspace, drop) == {}
+    _batch(drop / "april", "none.mp4,P,glioma,")
+    assert _pass(workspace, drop)["april"].state == "waiting"
+
+
+def _pass_elsewhere(workspace: Workspace, drop: Path) -> list[dict[str, str]]:
+    command = [*_command(workspace, drop), "--once", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    visits: list[dict[str, str]] = json.loads(done.stdout)["visits"]
+    return visits
+
+
+def _command(workspace: Workspace, drop: Path) -> list[str]:
+    lclsc = str(Path(sys.executable).with_name("lclsc"))
+    return [lclsc, "intake", str(drop), "--watch", "--settle", "0", "--poll", "0.2", "-w", str(workspace.root)]
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != locks.OWNER}
+
+
+def test_a_watcher_sleeps_takes_what_comes_and_ends_when_told(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path]
+) -> None:
+    process = subprocess.Popen([*_command(workspace, drop), "--json"], stdout=subprocess.PIPE, env=_environment())
+    assert process.stdout is not None
+    try:
+        make_clip(drop / "march" / "a.mp4")
+        _batch(drop / "march", "a.mp4,P,glioma,")
+        states = []
+        while "taken" not in states:
+            states.append(json.loads(process.stdout.readline())["state"])
+        before = sum(psutil.Process(process.pid).cpu_times()[:2])
+        time.sleep(1)
+        assert sum(psutil.Process(process.pid).cpu_times()[:2]) - before < 0.5
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+    assert len(manifest.read_videos(workspace.manifest)) == 1
