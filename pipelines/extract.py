@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ import tifffile
 
 from pipelines import cluster, code_digest, manifest, schemas, stage, video
 from pipelines.errors import StageError, VideoError
-from pipelines.files import digest, sha256_file, write_json, write_text
+from pipelines.files import digest, write_json, write_text
 from pipelines.manifest import Video
 from pipelines.params import ExtractParams, Params
 from pipelines.shards import ShardIndex
@@ -65,8 +66,8 @@ class Written:
 
 def run(workspace: Workspace, params: Params, map_items: Mapper = cluster.map_items) -> dict[str, Any]:
     """Decode what has no shard yet, prune what nothing names, list the rest for training and testing."""
-    recipe = recipe_of(params.extract, code_digest.stage_digest(workspace, "extract"), video.decoder_identity())
-    work = _work(workspace, params.extract, recipe)
+    code = code_digest.stage_digest(workspace, "extract")
+    work = _work(workspace, params.extract, code)
     index = ShardIndex(workspace)
     todo = [item for item in work if not _is_there(index, item)]
     written = map_items(
@@ -87,11 +88,11 @@ def run(workspace: Workspace, params: Params, map_items: Mapper = cluster.map_it
     index.save({path for item in work for path in (item.shard, item.mask_shard) if path})
     counts = {"new": len(todo), "reused": len(work) - len(todo), "removed": removed}
     write_json(workspace.state / "extract.run.json", counts)
-    return _report(recipe, facts, waiting)
+    return _report(recipe_of(params.extract, code), facts, waiting)
 
 
-def recipe_of(params: ExtractParams, code: str, decoder: str) -> str:
-    """12 hex digits over all that shapes a shard beside its video."""
+def recipe_of(params: ExtractParams, code: str, decoder: str = "") -> str:
+    """12 hex digits over all that shapes a shard beside its video; a shard's also names its format's decoder."""
     return digest({"params": params.model_dump(), "code": code, "decoder": decoder})[:12]
 
 
@@ -99,14 +100,16 @@ def write_shards(work: Work) -> Written:
     """Decode one video and write its shards; runs on a Ray worker. What is wrong with it is an answer."""
     try:
         _require_bytes(work)
-        view = fov.of_clip(work.source)
-        reasons = _write_frames(work, view)
+        clip = video.open_clip(work.source, rule=video.Rule(low=work.params.window_low, high=work.params.window_high))
+        view = fov.of_frames(clip.frames())
+        reasons = _write_frames(work, clip, view)
         if work.mask and work.mask_shard:
             _write_masks(work, view, frames=len(reasons))
     except VideoError as error:
         return Written(video_id=work.video_id, facts=None, problem=error.cause)
     dropped = Counter(reason for reason in reasons if reason)
     facts = {
+        "window": _window(clip),
         "frames": len(reasons),
         "kept": len(reasons) - dropped.total(),
         "reasons": dict(sorted(dropped.items())),
@@ -118,7 +121,7 @@ def write_shards(work: Work) -> Written:
 def _require_bytes(work: Work) -> None:
     """A video's name is the hash of its bytes: what is decoded must be what was taken in."""
     for path, sha256 in ((work.source, work.video_id), (work.mask, work.mask_sha256)):
-        if path is not None and sha256_file(path) != sha256:
+        if path is not None and video.content_id(path) != sha256:
             raise VideoError(
                 "changed",
                 f"{path.suffix} file: its bytes are not those taken in.",
@@ -126,16 +129,20 @@ def _require_bytes(work: Work) -> None:
             )
 
 
-def _write_frames(work: Work, view: fov.FieldOfView) -> list[str | None]:
+def _write_frames(work: Work, clip: video.Clip, view: fov.FieldOfView) -> list[str | None]:
     """Stream the clip into its shard; returns each frame's reason for being dropped, or None."""
-    schema = schemas.frames(work.params.side_px)
+    schema = schemas.frames(work.params.side_px, _window(clip))
     reasons: list[str | None] = []
     with schemas.open_writer(work.shard, schema) as writer:
-        for frames in batched(video.read_frames(work.source), schemas.ROWS_PER_GROUP):
+        for frames in batched(clip.frames(), schemas.ROWS_PER_GROUP):
             rows = [_row(work, view, frame) for frame in frames]
             reasons += [row["reason"] for row in rows]
             writer.write_table(_table(rows, schema, "image"))
     return reasons
+
+
+def _window(clip: video.Clip) -> list[int] | None:
+    return [clip.window.low, clip.window.high] if clip.window else None
 
 
 def _row(work: Work, view: fov.FieldOfView, frame: video.Frame) -> dict[str, Any]:
@@ -195,7 +202,7 @@ def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema, picture: str) -> p
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _work(workspace: Workspace, params: ExtractParams, recipe: str) -> list[Work]:
+def _work(workspace: Workspace, params: ExtractParams, code: str) -> list[Work]:
     """One item a manifest row, in the manifest's order."""
     rows = manifest.read_videos(workspace.manifest)
     files = workspace.video_files()
@@ -206,10 +213,11 @@ def _work(workspace: Workspace, params: ExtractParams, recipe: str) -> list[Work
             f"{len(missing)} videos of the manifest are not in videos/, {missing[0][:12]} among them.",
             "Fetch them with `dvc pull`.",
         )
-    return [_item(workspace, row, files[row.video_id], params, recipe) for row in rows]
+    return [_item(workspace, row, files[row.video_id], params, code) for row in rows]
 
 
-def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams, recipe: str) -> Work:
+def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams, code: str) -> Work:
+    recipe = recipe_of(params, code, video.decoder_identity(source))
     mask_name = f"{row.video_id}-{row.mask_sha256[:12]}-{recipe}.parquet"
     return Work(
         video_id=row.video_id,
@@ -258,6 +266,7 @@ def _facts(index: ShardIndex, item: Work) -> dict[str, Any]:
         reasons = Counter(reason for reason in table["reason"].to_pylist() if reason)
         view = pq.read_table(item.shard, columns=geometry.COLUMNS).slice(0, 1).to_pylist()[0]
         known = {
+            "window": json.loads(pq.read_schema(item.shard).metadata[b"window"]),
             "frames": table.num_rows,
             "kept": table.num_rows - reasons.total(),
             "reasons": dict(sorted(reasons.items())),
@@ -329,7 +338,6 @@ def _report(recipe: str, facts: dict[str, dict[str, Any]], waiting: list[str]) -
     dropped = Counter(chain.from_iterable(Counter(own["reasons"]).elements() for own in facts.values()))
     return {
         "recipe": recipe,
-        "decoder": video.decoder_identity(),
         "videos": len(facts),
         "frames": sum(own["frames"] for own in facts.values()),
         "kept": sum(own["kept"] for own in facts.values()),

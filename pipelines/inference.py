@@ -119,9 +119,11 @@ def load_classifier(folder: Path) -> Classifier:
 
 def predict_video(classifier: Classifier, path: Path) -> VideoPrediction:
     """Read, prepare and classify every frame of a clip the way extraction would have stored it."""
-    side_px = classifier.extract.side_px
-    view = fov.of_clip(path)
-    frames = list(video.read_frames(path))
+    extract = classifier.extract
+    side_px = extract.side_px
+    clip = video.open_clip(path, rule=video.Rule(low=extract.window_low, high=extract.window_high))
+    view = fov.of_frames(clip.frames())
+    frames = list(clip.frames())
     images_NSS = np.stack([fov.resample(frame.luma_HW, view, side_px) for frame in frames])
     inside_SS = view.inside(side_px)
     figures = (quality.measure(image_SS, inside_SS) for image_SS in images_NSS)

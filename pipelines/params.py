@@ -26,6 +26,18 @@ class Section(BaseModel):
 class IntakeParams(Section):
     labels: list[str]
     """Allowed labels, sorted; empty until the first batch, whose labels are written here."""
+    max_pixels: Count
+    """Of a frame; what is larger is no endomicroscope's and may be a decompression bomb."""
+    max_frames: Count
+    """Of a clip."""
+    max_minutes: Positive
+    """Of a clip, between its first and last frame."""
+    max_bytes: Count
+    """Of a file, or of a folder of frames."""
+    max_decode_seconds: Count
+    """Processor time for decoding a clip once; the clock may show five times as much."""
+    max_memory_mib: Annotated[int, Field(ge=256)]
+    """Address space of the process that decodes, beyond what it starts with."""
 
 
 class SplitParams(Section):
@@ -46,6 +58,10 @@ class SplitParams(Section):
 class ExtractParams(Section):
     side_px: Annotated[int, Field(ge=32, le=512, multiple_of=8)]
     """Side of a stored frame."""
+    window_low: Annotated[float, Field(ge=0, lt=50)]
+    """Percentile of 16-bit levels inside the field of view that becomes black; 8-bit clips have no window."""
+    window_high: Annotated[float, Field(gt=50, le=100)]
+    """Percentile that becomes white."""
     min_mean: Annotated[float, Field(ge=0, le=255)]
     """Frames darker than this inside the field of view (grey levels) are not kept."""
     max_saturated: Share

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,12 +18,13 @@ REASONS = ("dark", "saturated", "flat", "blurred", "smeared")
 """Why a frame is stored but not kept."""
 
 
-def frames(side_px: int) -> pa.Schema:
+def frames(side_px: int, window: Sequence[int] | None = None) -> pa.Schema:
     """One row per decoded frame, in decoding order.
 
     ``image`` is grey, full range 0..255, zero outside the field of view. The field of view is the box
     x0..x1, y0..y1 (px of the stored image, half-open) and, where it is round, the disc of that centre and
-    radius; ``fov_radius`` is null for a rectangular one. Quality figures are taken inside it.
+    radius; ``fov_radius`` is null for a rectangular one. Quality figures are taken inside it. ``window`` are
+    the levels of 16-bit material that became 0 and 255.
     """
     return pa.schema(
         [
@@ -43,7 +45,7 @@ def frames(side_px: int) -> pa.Schema:
             pa.field("keep", pa.bool_(), nullable=False),
             pa.field("reason", pa.string(), nullable=True),  # of REASONS, null when kept
         ],
-        metadata={"schema": "frames/1", "side_px": str(side_px)},
+        metadata={"schema": "frames/1", "side_px": str(side_px), "window": json.dumps(window)},
     )
 
 

@@ -40,7 +40,7 @@ def frames(source: Path) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bo
                 drawn = phantom_video(
                     seed=0, label=label, patient=patient, video=number, frames=preset.frames, size_px=preset.size_px
                 )
-                view = fov.of_clip(path)
+                view = fov.of_frames(video.read_frames(path))
                 box = np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1), bool)
                 core_SS = ndimage.binary_erosion(view.inside(SIDE_PX), box)
                 for fault, frame in zip(drawn.faults, video.read_frames(path), strict=True):

@@ -7,7 +7,9 @@ depend on the machine.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,9 +17,10 @@ from av.codec.context import Flags
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from pipelines.errors import VideoError
+from pipelines.video.caps import Caps
 from pipelines.video.container import is_cut_short
-from pipelines.video.frame import Frame
+from pipelines.video.faults import fault
+from pipelines.video.frame import RawFrame
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,yuv4mpegpipe"
 """Formats that hold their own frames. Playlists and concat scripts would make FFmpeg open other files."""
@@ -30,50 +33,59 @@ _LIMITED_TO_FULL = np.array(
 """16..235 to 0..255, rounded to nearest, in integers."""
 
 
+def recognises(path: Path) -> bool:
+    """Tries whatever is left: it knows hundreds of formats by their content itself."""
+    return True
+
+
 def identity() -> str:
     """Decoder versions that can change a frame's bytes."""
     codec = ".".join(str(part) for part in av.library_versions["libavcodec"])
     return f"pyav-{av.__version__}+libavcodec-{codec}"
 
 
-def read(path: Path) -> Iterator[Frame]:
-    """Every frame in presentation order, one in memory at a time. VideoError says what is wrong with the bytes."""
+def read(path: Path, caps: Caps) -> Iterator[RawFrame]:
+    """Every frame in presentation order, one in memory at a time."""
+    if is_cut_short(path):
+        raise fault("truncated", "The file ends before its boxes do.")
+    yield from read_stream(f"file:{path}", caps)
+
+
+def read_stream(source: str | RawIOBase, caps: Caps) -> Iterator[RawFrame]:
+    """The same of anything FFmpeg opens: a ``file:`` address or an open file."""
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        if is_cut_short(path):
-            raise VideoError("truncated", "The file ends before its boxes do.", "Copy or export it again.")
-        with av.open(f"file:{path}", options=options) as container:
-            yield from _decode(container)
+        with av.open(source, options=options) as container:
+            yield from _decode(container, caps)
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(
-            "unreadable",
-            f"The video cannot be decoded ({error.strerror}).",
-            "Export it again, or convert it to MP4.",
-        ) from None
+        raise fault("unreadable", f"The video cannot be decoded ({error.strerror}).") from None
 
 
-def _decode(container: av.container.InputContainer) -> Iterator[Frame]:
+def _decode(container: av.container.InputContainer, caps: Caps) -> Iterator[RawFrame]:
     if not container.streams.video:
-        raise VideoError("no_video_stream", "The file has no video stream.", "Send the file with the pictures.")
+        code = "audio_only" if container.streams.audio else "no_video_stream"
+        raise fault(code, "The file has no video stream.")
     stream = container.streams.video[0]
+    if stream.width:
+        caps.require_pixels(stream.width, stream.height)
     stream.thread_type, stream.thread_count = "NONE", 1
     stream.codec_context.flags |= Flags.bitexact
     stream.codec_context.options = {"idct": "simple"}  # the faster ones may differ between processors
-    size, count = None, 0
+    count = 0
     for decoded in container.decode(stream):
-        if size not in (None, (decoded.width, decoded.height)):
-            raise VideoError("size_changed", "The picture size changes within the video.", "Export it at one size.")
-        size = (decoded.width, decoded.height)
-        yield Frame(index=count, pts_seconds=_seconds(decoded, count, stream), luma_HW=luma(decoded))
+        yield RawFrame(index=count, pts_seconds=_seconds(decoded, count, stream), levels_HW=levels(decoded))
         count += 1
-    if not count:
-        raise VideoError("no_frames", "The video holds no frame that decodes.", "Export it again.")
     if stream.frames > count:
-        raise VideoError(
-            "truncated",
-            f"The video promises {stream.frames} frames and holds {count}.",
-            "Copy or export it again.",
-        )
+        raise fault("truncated", f"The video promises {stream.frames} frames and holds {count}.")
+
+
+def levels(decoded: VideoFrame) -> NDArray[Any]:
+    """Grey levels (H, W): 0..255, or 16 bits where the codec holds grey measurements of more than 8."""
+    if decoded.format.name.startswith("gray") and decoded.format.components[0].bits > 8:
+        return np.asarray(decoded.to_ndarray()).astype(np.uint16, copy=False)
+    return luma(decoded)
 
 
 def luma(decoded: VideoFrame) -> NDArray[np.uint8]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pipelines import video
-from pipelines.errors import VideoError
+from pipelines.video.faults import fault
+from pipelines.video.frame import Frame
 from pipelines.video.geometry import inside_mask
 
 LOOK_AT_FRAMES = 64
@@ -74,14 +73,22 @@ class FieldOfView:
         numbers: dict[str, float | None] = {name: float(np.float32(value * scale)) for name, value in moved.items()}
         return numbers | {"fov_radius": None if self.radius is None else float(np.float32(self.radius * scale))}
 
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """The field of view of a source frame (H, W)."""
+        x, y = np.arange(shape[1]) + 0.5, np.arange(shape[0]) + 0.5
+        mask_HW: NDArray[np.bool_] = ((y >= self.y0) & (y < self.y1))[:, None] & ((x >= self.x0) & (x < self.x1))
+        if self.radius is not None:
+            mask_HW &= (x - self.cx)[None, :] ** 2 + (y - self.cy)[:, None] ** 2 <= self.radius**2
+        return mask_HW
+
     def inside(self, side_px: int) -> NDArray[np.bool_]:
         """The field of view of a stored frame, (side, side)."""
         return inside_mask(self.stored(side_px), side_px)
 
 
-def of_clip(path: Path) -> FieldOfView:
+def of_frames(frames: Iterable[Frame]) -> FieldOfView:
     """From the brightest that each pixel gets over the first frames: dark frames hide nothing."""
-    return find_field_of_view(brightest(frame.luma_HW for frame in islice(video.read_frames(path), LOOK_AT_FRAMES)))
+    return find_field_of_view(brightest(frame.luma_HW for frame in islice(frames, LOOK_AT_FRAMES)))
 
 
 def brightest(frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -94,7 +101,7 @@ def brightest(frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         np.maximum(second, np.minimum(largest, luma), out=second)
         np.maximum(largest, luma, out=largest)
     if largest is None or second is None:
-        raise VideoError("no_frames", "The video holds no frame.", "Export the clip again.")
+        raise fault("no_frames", "The video holds no frame.")
     return second if second.any() else largest
 
 
@@ -244,9 +251,5 @@ def _cut_by_frame(circle: Circle, box: Box, *, width_px: int, height_px: int) ->
 
 def _overlap(view: FieldOfView, region: NDArray[np.bool_]) -> float:
     """Intersection over union with the lit region, 0..1."""
-    x, y = np.arange(region.shape[1]) + 0.5, np.arange(region.shape[0]) + 0.5
-    mask = ((y >= view.y0) & (y < view.y1))[:, None] & ((x >= view.x0) & (x < view.x1))[None, :]
-    if view.radius is not None:
-        squared = (x - view.cx)[None, :] ** 2 + (y - view.cy)[:, None] ** 2
-        mask &= squared <= view.radius**2
+    mask = view.mask(region.shape)
     return int((mask & region).sum()) / int((mask | region).sum())

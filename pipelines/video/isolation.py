@@ -27,6 +27,7 @@ from typing import Any, NoReturn, cast
 
 from pipelines import errors
 from pipelines.errors import LclscError, OutsideSystemError, VideoError
+from pipelines.video.faults import fault
 
 MIB = 1 << 20
 ANSWER_BYTES = 16 * MIB
@@ -126,16 +127,11 @@ def _asked(question: bytes, seconds: float) -> Ended | None:
 def _result(ended: Ended, limits: Limits) -> Any:
     """The function's value, or an error that says how its child ended."""
     if ended["timed_out"] or ended["signal"] == signal.SIGXCPU:
-        raise VideoError(
-            "over_decode_time",
-            f"Decoding took longer than {limits.cpu_seconds} s of processor time or {limits.wall_seconds} s in all.",
-            "Cut the clip into shorter ones, or raise intake.max_decode_seconds if the file is trusted.",
-        )
+        allowed = f"{limits.cpu_seconds} s of processor time or {limits.wall_seconds} s in all"
+        raise fault("over_decode_time", f"Decoding took longer than {allowed}.")
     if ended["signal"] or ended["exit"]:
         how = signal.Signals(ended["signal"]).name if ended["signal"] else f"exit code {ended['exit']}"
-        raise VideoError(
-            "decoder_crashed", f"The decoder crashed on this file ({how}).", "Export it again, in another format."
-        )
+        raise fault("decoder_crashed", f"The decoder crashed on this file ({how}).")
     answer = json.loads(ended["answer"])
     if "error" not in answer:
         return answer["value"]
@@ -245,7 +241,7 @@ def _said(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
-        raised = VideoError("decoder_failed", f"The decoder gave up on this file ({where}).", "Export it again.")
+        raised = fault("decoder_failed", f"The decoder gave up on this file ({where}).")
     return {"kind": type(raised).__name__, "error": raised.as_json()}
 
 
@@ -254,7 +250,7 @@ def _of_the_system(error: OSError) -> LclscError:
     if error.errno == errno.ENOMEM:
         return _over_memory()
     if error.errno == errno.EFBIG:
-        return VideoError("over_bytes", "What comes out of this file is larger than allowed.", "Cut the clip.")
+        return fault("over_output", "What comes out of this file is larger than allowed.")
     return OutsideSystemError(
         "disk",
         f"A file could not be read or written: {os.strerror(error.errno or errno.EIO)}.",
@@ -264,8 +260,4 @@ def _of_the_system(error: OSError) -> LclscError:
 
 
 def _over_memory() -> VideoError:
-    return VideoError(
-        "over_memory",
-        "Decoding needs more memory than allowed.",
-        "Export it smaller, or raise intake.max_memory_mib if the file is trusted.",
-    )
+    return fault("over_memory", "Decoding needs more memory than allowed.")

@@ -41,6 +41,8 @@ def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = ("gli
             "min_contrast": 5.0,
             "min_sharpness": 0.0,
             "max_smear": 100.0,
+            "window_low": 0.5,
+            "window_high": 99.5,
         },
         "recipe": "0123456789ab",
     }

@@ -15,7 +15,14 @@ from pipelines.video import fov, geometry, quality
 HEIGHT_PX, WIDTH_PX, SIDE_PX = 336, 464, 96
 Y, X = np.mgrid[:HEIGHT_PX, :WIDTH_PX] + 0.5
 PARAMS = ExtractParams(
-    side_px=SIDE_PX, min_mean=18, max_saturated=0.04, min_contrast=20, min_sharpness=0.015, max_smear=1.95
+    side_px=SIDE_PX,
+    window_low=0.5,
+    window_high=99.5,
+    min_mean=18,
+    max_saturated=0.04,
+    min_contrast=20,
+    min_sharpness=0.015,
+    max_smear=1.95,
 )
 
 

@@ -132,7 +132,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         frame.rate, frame.pts = 16_000, 0
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert code_of(tmp_path / "sound.mp4") == "no_video_stream"
+    assert code_of(tmp_path / "sound.mp4") == "audio_only"
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.avi", "clip.mkv"])
