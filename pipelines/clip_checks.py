@@ -8,13 +8,15 @@ remarks, or raises VideoError to set the clip aside.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipelines import video
 from pipelines.errors import VideoError
+from pipelines.params import IntakeParams
 from pipelines.video import Frame
 from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace
@@ -73,6 +75,9 @@ class Check(NamedTuple):
     judge: Callable[[Workspace], Judge]  # made anew for every batch
 
 
+WALL_TO_CPU = 5
+"""A busy machine may give a process so small a share of the time; beyond it, it hangs."""
+
 CHECKS: tuple[Check, ...] = ()
 """Asked in this order."""
 
@@ -84,10 +89,12 @@ class Panel:
         self.checks = CHECKS
         self.judges = [check.judge(workspace) for check in self.checks]
 
-    def decode(self, path: Path, limits: Limits) -> Survey:
-        """Decode to the end, in a child; VideoError when that does not work."""
+    def decode(self, path: Path, params: IntakeParams, *, waived: str = "") -> Survey:
+        """Decode to the end, in a child with limits; VideoError when that does not work."""
         looks = [f"{check.look.__module__}:{check.look.__qualname__}" for check in self.checks]
-        frames, height_px, width_px, summaries = run_isolated(survey, path, looks, limits=limits)
+        frames, height_px, width_px, summaries = run_isolated(
+            survey, path, looks, asdict(_caps(params, waived)), limits=_limits(params, waived)
+        )
         return Survey(frames, (height_px, width_px), summaries)
 
     def judge(self, candidate: Candidate, seen: Survey, *, waived: str = "") -> list[Remark]:
@@ -114,11 +121,27 @@ class Survey(NamedTuple):
     summaries: list[Any]  # of each check's look
 
 
-def survey(path: str, looks: Sequence[str]) -> tuple[int, int, int, list[Any]]:
+def _caps(params: IntakeParams, waived: str) -> video.Caps:
+    """Of one clip; a cap that a person waived is none."""
+    caps = video.Caps(
+        pixels=params.max_pixels, frames=params.max_frames, minutes=params.max_minutes, bytes=params.max_bytes
+    )
+    name = waived.removeprefix("over_")
+    return replace(caps, **{name: math.inf}) if hasattr(caps, name) else caps
+
+
+def _limits(params: IntakeParams, waived: str) -> Limits:
+    """Of the process that decodes; ten times as much where a person said so."""
+    seconds = params.max_decode_seconds * (10 if waived == "over_decode_time" else 1)
+    memory_mib = params.max_memory_mib * (10 if waived == "over_memory" else 1)
+    return Limits(memory_mib=memory_mib, cpu_seconds=seconds, wall_seconds=WALL_TO_CPU * seconds)
+
+
+def survey(path: str, looks: Sequence[str], caps: dict[str, float]) -> tuple[int, int, int, list[Any]]:
     """Runs in the child: (frames, height, width, summaries), every frame shown to every look on the way."""
     watching: list[Look] = [_named(name)() for name in looks]
     frames, size_px = 0, (0, 0)
-    for frame in video.read_frames(Path(path)):
+    for frame in video.read_frames(Path(path), caps=video.Caps(**caps)):
         frames, size_px = frames + 1, (int(frame.luma_HW.shape[0]), int(frame.luma_HW.shape[1]))
         for look in watching:
             look.see(frame)

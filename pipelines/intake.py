@@ -21,7 +21,6 @@ from pipelines.errors import StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.incoming import IncomingVideo, NamedAside, RowError
 from pipelines.intake_batch import Batch, IntakeReport
-from pipelines.video.isolation import Limits
 from pipelines.workspace import Workspace
 
 
@@ -157,7 +156,7 @@ def _accept(
     batch: Batch, described: Described, video_id: str, suffix: str, *, with_mask: bool, waived: str = ""
 ) -> list[Remark]:
     """Decode once to the end, ask the checks, then keep file and mask under the video's id."""
-    seen = batch.panel.decode(batch.copy, Limits())
+    seen = batch.panel.decode(batch.copy, batch.params.intake, waived=waived)
     candidate = Candidate(
         video_id=video_id,
         patient_id=described.patient_id,

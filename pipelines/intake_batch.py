@@ -134,7 +134,7 @@ def noted(row: int, record: quarantine.Record, *, again: bool = False) -> dict[s
 def attempt_of(batch: Batch, mask_sha256: str) -> str:
     """What decides whether the same bytes may fare otherwise this time."""
     caps = batch.params.intake.model_dump(exclude={"labels"})
-    return digest({"decoder": video.decoder_identity(), "caps": caps, "mask": mask_sha256})
+    return digest({"decoder": video.every_decoder(), "caps": caps, "mask": mask_sha256})
 
 
 def forget_mended(batch: Batch, named: set[str]) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Window",
     "content_id",
     "decoder_identity",
+    "every_decoder",
     "open_clip",
     "read_frames",
     "sniff",
@@ -73,6 +74,11 @@ def sniff(path: Path) -> str:
 def decoder_identity(path: Path) -> str:
     """Joins the recipe of a clip's shard: other decoders of its format may give other bytes."""
     return cast(str, _reader(path).identity())
+
+
+def every_decoder() -> str:
+    """What this installation reads clips with."""
+    return "+".join(reader.identity() for reader in FORMATS.values())
 
 
 def _reader(path: Path) -> ModuleType:

@@ -155,16 +155,17 @@ def test_another_parameter_is_another_recipe(workspace: Workspace, params: Param
 def test_an_exception_in_the_middle_leaves_no_shard(
     workspace: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = video.read_frames
+    whole, passes = video.Clip.frames, []
 
-    def dies(path: Path) -> Any:
-        for index, frame in enumerate(whole(path)):
-            if index == FRAMES // 2:
+    def dies(clip: video.Clip) -> Any:
+        passes.append(clip)  # the first looks for the field of view
+        for index, frame in enumerate(whole(clip)):
+            if len(passes) > 1 and index == FRAMES // 2:
                 raise KeyboardInterrupt
             yield frame
 
     monkeypatch.setattr(schemas, "ROWS_PER_GROUP", 2)  # so that rows have been written by then
-    monkeypatch.setattr(video, "read_frames", dies)
+    monkeypatch.setattr(video.Clip, "frames", dies)
     with pytest.raises(KeyboardInterrupt):
         extract.run(workspace, params, map_items=Sequential())
     assert outputs(workspace) == {}
