@@ -653,3 +653,68 @@ def _print_reproduction(result: dict[str, Any]) -> None:
         console.out.print(
             console.table("Outputs that differ, the first one first", ("output", "recorded", "rebuilt"), rows)
         )
+
+
+@app.command()
+def forget(
+    patient: Annotated[str | None, typer.Argument(help="The patient's pseudonym; 8 characters do.")] = None,
+    workspace: WorkspaceOption = HERE,
+    raw: Annotated[bool, typer.Option("--raw", help="Read a raw patient id from standard input.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Withdraw a patient: delete their pixels everywhere, and mark every model that saw them.
+
+    This cannot be undone. Pseudonyms in git and in the ledger stay.
+
+    Example: lclsc forget kdemo-ab7db3yv6ryyoimr --workspace clinic
+    """
+    from pipelines import locks
+    from pipelines.evidence import forget as stage
+    from pipelines.evidence import trace as index
+
+    place = _open(workspace)
+    found = index.run(place, "patient", _pseudonym(place, "patient") if raw else patient or "")
+    if not yes and not json:
+        console.out.print(f"{found['id']}: {len(found['videos'])} videos, {len(found['versions'])} models saw them.")
+        typer.confirm("Delete this patient's videos, masks and frames for good?", abort=True)
+    elif not yes:
+        raise WrongUseError("not_confirmed", "Forgetting cannot be undone.", "Say so with --yes.")
+    with locks.one_writer(place):
+        result = stage.run(place, found["id"])
+    if json:
+        console.print_json(result.as_json())
+        return
+    console.out.print(
+        f"{result.patient_id} is forgotten: {len(result.videos)} videos, {result.objects} stored objects."
+    )
+    for alias, version in result.aliases.items():
+        console.out.print(f"[yellow]{alias} is version {version}, which saw this patient.[/]")
+    if result.versions:
+        console.out.print(f"Models that saw them: {', '.join(result.versions)}. Next: lclsc retrain")
+
+
+@app.command()
+def gc(
+    workspace: WorkspaceOption = HERE,
+    remotes: Annotated[bool, typer.Option("--remotes", help="Also in the DVC remotes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Free the disk of objects that no registered model and no branch needs.
+
+    Example: lclsc gc --dry-run --workspace clinic
+    """
+    from pipelines import locks
+    from pipelines.evidence import gc as stage
+
+    place = _open(workspace)
+    with locks.one_writer(place):
+        result = stage.run(place, remotes=remotes, dry_run=dry_run)
+    if json:
+        console.print_json(result.as_json())
+    else:
+        words = "would be freed" if dry_run else "freed"
+        console.out.print(f"{result.freed} objects ({result.bytes / 2**20:.1f} MiB) {words}; {result.kept} are needed")

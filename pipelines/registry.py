@@ -348,6 +348,14 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix="lclsc-artifact-") as folder:
             return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
 
+    def delete_artifact(self, run_id: str, name: str) -> None:
+        """One file kept with a run; nothing happens where it has none."""
+        if self.run_artifact(run_id, name) is None:
+            return
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(self.client.get_run(run_id).info.artifact_uri).delete_artifacts(name)
+
     def aliases(self) -> dict[str, str]:
         """alias -> version number, of this model."""
         return self._aliases()

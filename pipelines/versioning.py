@@ -12,7 +12,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,9 +81,15 @@ def file_at(workspace: Workspace, commit: str, path: str) -> bytes | None:
     return _git_bytes(workspace, "cat-file", "blob", f"{commit}:{path}")
 
 
-def commits_touching(workspace: Workspace, paths: Iterable[str]) -> list[str]:
-    """Commits that changed one of the files, newest first."""
-    return git(workspace, "log", "--format=%H", "--", *paths).split()
+def commits_touching(workspace: Workspace, paths: Iterable[str], *, everywhere: bool = False) -> list[str]:
+    """Commits that changed one of the files, newest first; ``everywhere``: of all branches and tags."""
+    return git(workspace, "log", *(["--all"] if everywhere else []), "--format=%H", "--", *paths).split()
+
+
+def tips(workspace: Workspace) -> list[str]:
+    """HEAD, and the commits that branches and tags point at."""
+    refs = git(workspace, "for-each-ref", "--format=%(objectname) %(*objectname)").split()
+    return sorted({head(workspace), *(sha for ref in refs if (sha := find_commit(workspace, ref)))})
 
 
 def damaged_git_objects(workspace: Workspace) -> list[str]:
@@ -331,19 +336,26 @@ def default_remote(workspace: Workspace) -> str:
     return _dvc_config(workspace).get("core", "remote", fallback="storage")
 
 
+def remotes(workspace: Workspace) -> list[str]:
+    """Names of the DVC remotes."""
+    sections = _dvc_config(workspace).sections()
+    return [
+        section.strip("'").removeprefix('remote "').removesuffix('"') for section in sections if "remote" in section
+    ]
+
+
 def remote_address(workspace: Workspace, name: str) -> str | None:
     """The address of a remote; a folder's is relative to .dvc."""
     return _dvc_config(workspace).get(f"'remote \"{name}\"'", "url", fallback=None)
 
 
-def remote_opener(workspace: Workspace, name: str) -> Callable[[str], BufferedReader]:
-    """Opens objects of a remote that is no folder, by their place below it."""
+def remote_filesystem(workspace: Workspace, name: str) -> tuple[Any, str]:
+    """A remote that is no folder: DVC's fsspec file system with its credentials, and the root inside it."""
     from dvc.repo import Repo
 
     with Repo(str(workspace.root)) as repo:
         store = repo.cloud.get_remote_odb(name)
-    root = store.path.removesuffix("files/md5").rstrip("/")
-    return lambda inner: store.fs.open(f"{root}/{inner}", "rb")
+    return store.fs, store.path.removesuffix("files/md5").rstrip("/")
 
 
 def _dvc_config(workspace: Workspace) -> configparser.ConfigParser:
