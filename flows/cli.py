@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import console
+from flows import console, evidence
+from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
 from pipelines.workspace import Workspace
@@ -22,13 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="The workspace's folder.", show_default="the current folder")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout; everything else goes to stderr.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="LCLSC_DEBUG")]
-HERE = Path()
 
 
 def main() -> None:
@@ -57,12 +51,6 @@ def _failure(command: str, error: LclscError) -> dict[str, Any]:
     if command == "retrain":
         report |= {"version": None, "aliases": [], "stages": {}, "metrics": {}}
     return report
-
-
-def _open(folder: Path) -> Workspace:
-    workspace = Workspace.open(folder)
-    settings.apply(workspace)
-    return workspace
 
 
 @app.command()
@@ -194,7 +182,7 @@ def intake(
         written = incoming.draft(Path(source))
         console.err.print(f"Fill in [bold]{written}[/], then run `lclsc intake {source}`.")
         return
-    place = _open(workspace)
+    place = open_workspace(workspace)
     if quarantine:
         intake_console.show_quarantine(place, json)
         return
@@ -234,7 +222,7 @@ def retrain(
     from flows import planning
     from pipelines import locks
 
-    place = _open(workspace)
+    place = open_workspace(workspace)
     if workers is not None:
         os.environ["LCLSC_WORKERS"] = str(workers)
     planning.require_workers(place)
@@ -355,7 +343,7 @@ def status(
     from pipelines import code_digest
     from pipelines import status as stage
 
-    place = _open(workspace)
+    place = open_workspace(workspace)
     if refresh_code:
         code_digest.refresh(place)
     report = stage.run(place, verify=verify)
@@ -402,7 +390,7 @@ def predict(
     """
     from pipelines import predict as stage
 
-    place = _open(workspace)
+    place = open_workspace(workspace)
     with console.err.status("looking at the video"):
         result = stage.run(place, video, model=model, sheet=sheet)
     if json:
@@ -442,7 +430,7 @@ def doctor(
     """
     from pipelines import doctor as stage
 
-    place = _open(workspace) if workspace else None
+    place = open_workspace(workspace) if workspace else None
     findings = stage.run(place)
     if json:
         console.print_json({"schema": "doctor/1", "findings": [finding.as_json() for finding in findings]})
@@ -460,261 +448,5 @@ def doctor(
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-@app.command()
-def audit(
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(help="Versions, @aliases, data versions or commits; by default the champion, else the newest."),
-    ] = None,
-    workspace: WorkspaceOption = HERE,
-    everything: Annotated[bool, typer.Option("--all", help="Every version in the registry.")] = False,
-    sample: Annotated[int | None, typer.Option(min=1, help="Hash this many objects a target instead of all.")] = None,
-    seed: Annotated[int, typer.Option(help="Which objects are drawn.")] = 0,
-    record: Annotated[bool, typer.Option("--record", help="Note the audit in the ledger.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Re-hash the real bytes behind a model or a data version, and check every claim made about it.
-
-    Exit code 1 when a check fails or cannot be answered. Writes nothing unless --record.
-
-    Example: lclsc audit @champion --workspace clinic
-    """
-    from pipelines.evidence import audit as stage
-    from pipelines.evidence.object_checks import Sample
-
-    place = _open(workspace)
-    report = stage.run(
-        place, targets or [], everything=everything, sample=Sample(size=sample, seed=seed), record=record
-    )
-    if json:
-        console.print_json(report.as_json())
-    else:
-        _print_audit(report.as_json())
-    raise typer.Exit(0 if report.verdict == "pass" else 1)
-
-
-def _print_audit(report: dict[str, Any]) -> None:
-    colours = {"pass": "green", "fail": "red", "unknown": "yellow"}
-    rows = [
-        (
-            f"[{colours[check['verdict']]}]{check['verdict']}[/]",
-            check["name"],
-            check["object"],
-            check["expected"],
-            check["found"],
-        )
-        for check in report["checks"]
-    ]
-    console.out.print(
-        console.table("Audit of " + ", ".join(report["targets"]), ("", "check", "object", "expected", "found"), rows)
-    )
-    console.out.print(f"verdict: [bold {colours[report['verdict']]}]{report['verdict']}[/]")
-
-
-@app.command()
-def trace(
-    kind: Annotated[str, typer.Argument(help="patient, video, frame or model.")],
-    name: Annotated[
-        str | None, typer.Argument(help="Pseudonym, video id, <video id>:<frame>, version or @alias; 8 characters do.")
-    ] = None,
-    workspace: WorkspaceOption = HERE,
-    raw: Annotated[bool, typer.Option("--raw", help="Read a raw patient id from standard input.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """What a patient, video or frame went into, and what a model was made from.
-
-    Example: lclsc trace patient kdemo-ab7db3yv6ryyoimr --workspace clinic
-    """
-    from pipelines.evidence import trace as stage
-
-    place = _open(workspace)
-    if kind not in stage.KINDS:
-        raise WrongUseError("no_such_kind", f"{kind} cannot be traced.", f"Use one of {', '.join(stage.KINDS)}.")
-    result = stage.run(place, kind, _pseudonym(place, kind) if raw else name or "")
-    if json:
-        console.print_json(result)
-    else:
-        _print_trace(result)
-
-
-def _pseudonym(place: Workspace, kind: str) -> str:
-    """A raw id never stands in an argument, where other users of the machine and the shell's history see it."""
-    from pipelines import identity, manifest
-
-    if kind != "patient":
-        raise WrongUseError("raw_patient", "--raw goes with patients only.", "Leave it out.")
-    return identity.known_pseudonym(sys.stdin.readline(), manifest.read_splits(place.splits))
-
-
-def _print_trace(result: dict[str, Any]) -> None:
-    withdrawn = f", [red]withdrawn: {', '.join(result['withdrawn'])}[/]" if result["withdrawn"] else ""
-    console.out.print(f"[bold]{result['kind']} {result['id']}[/]{withdrawn}")
-    videos = [
-        (v["video_id"][:12], v["patient_id"], v["label"], v["split"], "" if v["present"] else "left")
-        for v in result["videos"]
-    ]
-    console.out.print(console.table("Videos", ("video", "patient", "label", "split", ""), videos))
-    if "versions" in result:
-        rows = [
-            (v["version"], ", ".join(v["aliases"]), ", ".join(v["roles"]), v["commit_id"][:12])
-            for v in result["versions"]
-        ]
-        console.out.print(console.table("Models", ("version", "aliases", "used for", "commit"), rows))
-
-
-@app.command()
-def diff(
-    one: Annotated[str, typer.Argument(help="A version, @alias, data version or commit.")],
-    two: Annotated[str, typer.Argument(help="Another one.")],
-    workspace: WorkspaceOption = HERE,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """What changed between two models or data versions: videos, patients, labels, parameters, code, figures.
-
-    Example: lclsc diff 1 @challenger --workspace clinic
-    """
-    from pipelines.evidence import diff as stage
-
-    result = stage.run(_open(workspace), one, two)
-    if json:
-        console.print_json(result)
-    else:
-        _print_diff(result)
-
-
-def _print_diff(result: dict[str, Any]) -> None:
-    console.out.print(f"from [bold]{result['from']['name']}[/] to [bold]{result['to']['name']}[/]")
-    for part in ("videos", "patients"):
-        counts = ", ".join(f"{len(found)} {what}" for what, found in result[part].items() if found)
-        console.out.print(f"{part}: {counts or 'the same'}")
-    changed = [
-        (f"video {video[:12]}: {c['key']}", c["from"], c["to"])
-        for video, list_ in result["videos"]["changed"].items()
-        for c in list_
-    ]
-    for part in ("params", "code", "environment", "metrics"):
-        changed += [(f"{part}: {change['key']}", change["from"], change["to"]) for change in result[part]]
-    console.out.print(console.table("Changes", ("what", "from", "to"), changed) if changed else "nothing else changed")
-
-
-@app.command()
-def reproduce(
-    version: Annotated[str, typer.Argument(help="A version or @alias.")],
-    workspace: WorkspaceOption = HERE,
-    start: Annotated[
-        str, typer.Option("--from", help="extract: from raw video; train: from the stored frames.")
-    ] = "extract",
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Go on with the installed packages where the recorded lock differs.")
-    ] = False,
-    keep: Annotated[Path | None, typer.Option(help="Build in this new folder and leave it there.")] = None,
-    record: Annotated[bool, typer.Option("--record", help="Note the outcome in the ledger.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Build a registered version again from raw video, with its own code, and compare every byte.
-
-    Exit code 1 unless the bytes are identical.
-
-    Example: lclsc reproduce @champion --workspace clinic
-    """
-    from pipelines.evidence import reproduce as stage
-
-    place = _open(workspace)
-    if start not in stage.STARTS:
-        raise WrongUseError("no_such_start", f"Nothing starts at {start}.", f"Use one of {', '.join(stage.STARTS)}.")
-    result = stage.run(place, version, start=start, anyway=anyway, keep=keep, record=record)  # type: ignore[arg-type]
-    if json:
-        console.print_json(result.as_json())
-    else:
-        _print_reproduction(result.as_json())
-    raise typer.Exit(0 if result.verdict == "identical" else 1)
-
-
-def _print_reproduction(result: dict[str, Any]) -> None:
-    words = {
-        "identical": "[green]identical bytes[/]",
-        "tolerance": "[yellow]same within tolerance[/]",
-        "different": "[red]different[/]",
-    }
-    console.out.print(
-        f"version {result['version']}: {words[result['verdict']]} ({result['compared']} outputs compared)"
-    )
-    console.out.print(
-        f"ran {', '.join(result['steps'])}; {result['frames_decoded']} frames decoded, {result['reused']} shards reused"
-    )
-    for line in result["environment"]:
-        console.out.print(f"environment: {line}")
-    if result["differing"]:
-        rows = [(entry["path"], entry["recorded"], entry["rebuilt"]) for entry in result["differing"]]
-        console.out.print(
-            console.table("Outputs that differ, the first one first", ("output", "recorded", "rebuilt"), rows)
-        )
-
-
-@app.command()
-def forget(
-    patient: Annotated[str | None, typer.Argument(help="The patient's pseudonym; 8 characters do.")] = None,
-    workspace: WorkspaceOption = HERE,
-    raw: Annotated[bool, typer.Option("--raw", help="Read a raw patient id from standard input.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Withdraw a patient: delete their pixels everywhere, and mark every model that saw them.
-
-    This cannot be undone. Pseudonyms in git and in the ledger stay.
-
-    Example: lclsc forget kdemo-ab7db3yv6ryyoimr --workspace clinic
-    """
-    from pipelines import locks
-    from pipelines.evidence import forget as stage
-    from pipelines.evidence import trace as index
-
-    place = _open(workspace)
-    found = index.run(place, "patient", _pseudonym(place, "patient") if raw else patient or "")
-    if not yes and not json:
-        console.out.print(f"{found['id']}: {len(found['videos'])} videos, {len(found['versions'])} models saw them.")
-        typer.confirm("Delete this patient's videos, masks and frames for good?", abort=True)
-    elif not yes:
-        raise WrongUseError("not_confirmed", "Forgetting cannot be undone.", "Say so with --yes.")
-    with locks.one_writer(place):
-        result = stage.run(place, found["id"])
-    if json:
-        console.print_json(result.as_json())
-        return
-    console.out.print(
-        f"{result.patient_id} is forgotten: {len(result.videos)} videos, {result.objects} stored objects."
-    )
-    for alias, version in result.aliases.items():
-        console.out.print(f"[yellow]{alias} is version {version}, which saw this patient.[/]")
-    if result.versions:
-        console.out.print(f"Models that saw them: {', '.join(result.versions)}. Next: lclsc retrain")
-
-
-@app.command()
-def gc(
-    workspace: WorkspaceOption = HERE,
-    remotes: Annotated[bool, typer.Option("--remotes", help="Also in the DVC remotes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Free the disk of objects that no registered model and no branch needs.
-
-    Example: lclsc gc --dry-run --workspace clinic
-    """
-    from pipelines import locks
-    from pipelines.evidence import gc as stage
-
-    place = _open(workspace)
-    with locks.one_writer(place):
-        result = stage.run(place, remotes=remotes, dry_run=dry_run)
-    if json:
-        console.print_json(result.as_json())
-    else:
-        words = "would be freed" if dry_run else "freed"
-        console.out.print(f"{result.freed} objects ({result.bytes / 2**20:.1f} MiB) {words}; {result.kept} are needed")
+for command in (evidence.audit, evidence.trace, evidence.diff, evidence.reproduce, evidence.forget, evidence.gc):
+    app.command()(command)

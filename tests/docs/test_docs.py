@@ -71,6 +71,8 @@ SERVERS = {
 
 MAIN_JOB = "tests/e2e/test_main_job.py"
 AUDIT = "tests/e2e/test_audit.py"
+FORGET = "tests/e2e/test_forget.py"
+REPRODUCE = "tests/e2e/test_reproduce.py"
 RUN_ELSEWHERE = {
     "make demo": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
     "make test": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
@@ -90,6 +92,9 @@ RUN_ELSEWHERE = {
     "lclsc audit @champion --workspace clinic": f"{AUDIT}::test_what_was_built_passes_and_nothing_is_written",
     "lclsc trace model @champion --workspace clinic": f"{AUDIT}::test_a_model_is_traced_to_its_patients_and_back",
     "lclsc diff 1 2 --workspace clinic": f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded",
+    "lclsc reproduce @champion --workspace clinic": f"{REPRODUCE}::test_the_champion_is_rebuilt_byte_by_byte",
+    "lclsc forget kdemo-ab7db3yv --workspace clinic": f"{FORGET}::test_no_byte_of_the_patients_frames_is_found",
+    "lclsc gc --dry-run --workspace clinic": f"{FORGET}::test_gc_keeps_what_registered_versions_need",
     "dvc repro": f"{MAIN_JOB}::test_dvc_repro_by_hand_gives_the_same_lock",
     "lclsc retrain": f"{MAIN_JOB}::test_a_second_retrain_does_nothing_and_says_why",
     'LCLSC_SERVE_ROOT="$PWD/clips" mlflow models predict -m models:/lclsc@champion --env-manager local'
