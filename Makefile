@@ -45,7 +45,8 @@ test: install
 # Each peer lives in .peers/<environment>; one that does not install is reported as not measured, with pip's last line.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
 
-bench-deps: $(PEERS)
+bench-deps: $(PEERS) install
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[bench]'
 
 .peers/%/.installed: benchmarks/peers/%.txt
 	test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
