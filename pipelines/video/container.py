@@ -1,10 +1,11 @@
-"""Is a file as long as its own boxes say? FFmpeg plays what is left of a cut file; a stage must not."""
+"""Is a file as long as its own boxes say? Decoders play what is left of a cut file; a stage must not."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 BOX_BYTES = 16  # the longest box header of any format here
 
@@ -24,6 +25,31 @@ def is_cut_short(path: Path) -> bool:
                 return False
             position += length
     return box_length is not None and position > size
+
+
+def tiff_is_cut_short(path: Path) -> bool:
+    """True when a page of the chain, or its pointer to the next, lies behind the end of the file.
+
+    TIFF 6.0 and BigTIFF: a page is a count of entries, the entries, and the place of the next page or 0.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        big = int.from_bytes(head[2:4], order) == 43
+        count_bytes, entry_bytes, place_bytes = (8, 20, 8) if big else (2, 12, 4)
+        place = int.from_bytes(head[8:16] if big else head[4:8], order)
+        seen: set[int] = set()
+        while place and place not in seen:
+            seen.add(place)
+            file.seek(place)
+            entries = int.from_bytes(file.read(count_bytes), order)
+            end = place + count_bytes + entries * entry_bytes + place_bytes
+            if end > size:
+                return True
+            file.seek(end - place_bytes)
+            place = int.from_bytes(file.read(place_bytes), order)
+    return False
 
 
 def _box_length(head: bytes) -> BoxLength | None:

@@ -73,9 +73,10 @@ def _decode(container: av.container.InputContainer, caps: Caps) -> Iterator[RawF
     stream.thread_type, stream.thread_count = "NONE", 1
     stream.codec_context.flags |= Flags.bitexact
     stream.codec_context.options = {"idct": "simple"}  # the faster ones may differ between processors
-    count = 0
+    count, seconds, step = 0, 0.0, float(1 / (stream.average_rate or 1))
     for decoded in container.decode(stream):
-        yield RawFrame(index=count, pts_seconds=_seconds(decoded, count, stream), levels_HW=levels(decoded))
+        seconds = _seconds(decoded, seconds + step if count else 0.0)
+        yield RawFrame(index=count, pts_seconds=seconds, levels_HW=levels(decoded))
         count += 1
     if stream.frames > count:
         raise fault("truncated", f"The video promises {stream.frames} frames and holds {count}.")
@@ -101,8 +102,8 @@ def luma(decoded: VideoFrame) -> NDArray[np.uint8]:
     return np.take(_LIMITED_TO_FULL, grey)
 
 
-def _seconds(decoded: VideoFrame, index: int, stream: av.video.stream.VideoStream) -> float:
-    """The frame's own time; a stream without times is counted at its rate."""
+def _seconds(decoded: VideoFrame, counted: float) -> float:
+    """The frame's own time; one without is counted from the frame before at the stream's rate."""
     if decoded.pts is not None and decoded.time_base is not None:
         return float(decoded.pts * decoded.time_base)
-    return float(index / (stream.average_rate or 1))
+    return counted

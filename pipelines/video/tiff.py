@@ -17,7 +17,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from pipelines.errors import LclscError
 from pipelines.video.caps import Caps
+from pipelines.video.container import tiff_is_cut_short
 from pipelines.video.faults import fault
 from pipelines.video.frame import RawFrame
 from pipelines.video.grey import levels_of, luma_of_rgb
@@ -39,19 +41,27 @@ def identity() -> str:
 
 def read(path: Path, caps: Caps) -> Iterator[RawFrame]:
     """Every page, one in memory at a time."""
+    if tiff_is_cut_short(path):
+        raise fault("truncated", "The file ends before its pages do.")
     try:
         # Other files that OME metadata names are never opened.
         with tifffile.TiffFile(path, _multifile=False) as stack:
             rate_hz = _rate(stack)
-            for index, levels_HW in enumerate(_pages(stack, path, caps)):
-                yield RawFrame(index=index, pts_seconds=index / rate_hz, levels_HW=levels_HW)
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, RuntimeError):
+            found = 0
+            for levels_HW in _pages(stack, path, caps):
+                yield RawFrame(index=found, pts_seconds=found / rate_hz, levels_HW=levels_HW)
+                found += 1
+            if found < positive((stack.imagej_metadata or {}).get("images")):
+                raise fault("truncated", "The stack holds fewer pages than it promises.")
+    except (LclscError, MemoryError):
+        raise
+    except Exception:  # tifffile and imagecodecs raise whatever broken pages provoke
         raise fault("unreadable", "The file is no TIFF stack that can be decoded.") from None
 
 
 def levels(page: Any, caps: Caps) -> NDArray[Any]:
     """Grey levels (H, W) of one page."""
-    caps.require_pixels(page.imagewidth, page.imagelength)
+    caps.require_pixels(page.keyframe.imagewidth, page.keyframe.imagelength)
     picture = page.asarray()
     if page.axes == "SYX":  # colours plane by plane
         picture = np.moveaxis(picture, 0, -1)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
+from clip_files import ffprobe_times
 from numpy.typing import NDArray
 
 from pipelines import video
@@ -55,18 +52,6 @@ def code_of(path: Path) -> str:
     assert path.name not in str(caught.value), "an error must not repeat a file's name"
     assert str(path.parent) not in str(caught.value)
     return caught.value.code
-
-
-def ffprobe_times(path: Path) -> list[float]:
-    """ffprobe -v error -select_streams v:0 -show_entries frame=best_effort_timestamp_time -of json CLIP"""
-    if shutil.which("ffprobe") is None:
-        if "ffprobe" in os.environ.get("LCLSC_REQUIRE", ""):
-            pytest.fail("LCLSC_REQUIRE names ffprobe, and it is not installed")
-        pytest.skip("ffprobe is not installed")
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "json"]
-    command += ["-show_entries", "frame=best_effort_timestamp_time", str(path)]
-    answer = subprocess.run(command, capture_output=True, check=True, text=True)
-    return [float(frame["best_effort_timestamp_time"]) for frame in json.loads(answer.stdout)["frames"]]
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
