@@ -18,26 +18,27 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-import tifffile
 
-from pipelines import cluster, code_digest, manifest, schemas, stage, video
+from pipelines import cluster, code_digest, manifest, shard_writer, stage, video
 from pipelines.errors import StageError, VideoError
 from pipelines.files import digest, write_json, write_text
 from pipelines.manifest import Video
 from pipelines.params import ExtractParams, Params
 from pipelines.shards import ShardIndex
-from pipelines.video import fov, geometry, quality
+from pipelines.video import geometry
+from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace
 
 TRAIN_COLUMNS = ("video_id", "patient_id", "split", "label", "shard", "shard_sha256", "frames", "kept")
 TEST_COLUMNS = (*TRAIN_COLUMNS, "site", "domain", "mask_shard", "mask_shard_sha256")
+
+LIMITS = Limits(memory_mib=1024, cpu_seconds=4 * 3600, wall_seconds=16 * 3600, file_mib=64 * 1024)
+"""Well above what intake allows a clip: whatever was taken in comes out."""
 
 Mapper = Callable[..., list[Any]]
 
@@ -97,109 +98,20 @@ def recipe_of(params: ExtractParams, code: str, decoder: str = "") -> str:
 
 
 def write_shards(work: Work) -> Written:
-    """Decode one video and write its shards; runs on a Ray worker. What is wrong with it is an answer."""
+    """Decode one video and write its shards in a child with limits. What is wrong with it is an answer."""
+    paths = {
+        "video_id": work.video_id,
+        "source": str(work.source),
+        "shard": str(work.shard),
+        "mask": str(work.mask or ""),
+        "mask_sha256": work.mask_sha256,
+        "mask_shard": str(work.mask_shard or ""),
+    }
     try:
-        _require_bytes(work)
-        clip = video.open_clip(work.source, rule=video.Rule(low=work.params.window_low, high=work.params.window_high))
-        view = fov.of_frames(clip.frames())
-        reasons = _write_frames(work, clip, view)
-        if work.mask and work.mask_shard:
-            _write_masks(work, view, frames=len(reasons))
+        facts = run_isolated(shard_writer.write, paths, work.params.model_dump(), limits=LIMITS)
     except VideoError as error:
         return Written(video_id=work.video_id, facts=None, problem=error.cause)
-    dropped = Counter(reason for reason in reasons if reason)
-    facts = {
-        "window": _window(clip),
-        "frames": len(reasons),
-        "kept": len(reasons) - dropped.total(),
-        "reasons": dict(sorted(dropped.items())),
-        "shape": geometry.shape(view.stored(work.params.side_px)),
-    }
     return Written(video_id=work.video_id, facts=facts)
-
-
-def _require_bytes(work: Work) -> None:
-    """A video's name is the hash of its bytes: what is decoded must be what was taken in."""
-    for path, sha256 in ((work.source, work.video_id), (work.mask, work.mask_sha256)):
-        if path is not None and video.content_id(path) != sha256:
-            raise VideoError(
-                "changed",
-                f"{path.suffix} file: its bytes are not those taken in.",
-                "Restore it with `dvc checkout`.",
-            )
-
-
-def _write_frames(work: Work, clip: video.Clip, view: fov.FieldOfView) -> list[str | None]:
-    """Stream the clip into its shard; returns each frame's reason for being dropped, or None."""
-    schema = schemas.frames(work.params.side_px, _window(clip))
-    reasons: list[str | None] = []
-    with schemas.open_writer(work.shard, schema) as writer:
-        for frames in batched(clip.frames(), schemas.ROWS_PER_GROUP):
-            rows = [_row(work, view, frame) for frame in frames]
-            reasons += [row["reason"] for row in rows]
-            writer.write_table(_table(rows, schema, "image"))
-    return reasons
-
-
-def _window(clip: video.Clip) -> list[int] | None:
-    return [clip.window.low, clip.window.high] if clip.window else None
-
-
-def _row(work: Work, view: fov.FieldOfView, frame: video.Frame) -> dict[str, Any]:
-    side_px = work.params.side_px
-    image_SS = fov.resample(frame.luma_HW, view, side_px)
-    figures = quality.measure(image_SS, view.inside(side_px))
-    reason = quality.judge(figures, work.params)
-    identity = {"video_id": work.video_id, "frame_index": frame.index, "pts_seconds": frame.pts_seconds}
-    return (
-        identity
-        | {"image": image_SS}
-        | view.stored(side_px)
-        | figures.as_row()
-        | {"keep": reason is None, "reason": reason}
-    )
-
-
-def _write_masks(work: Work, view: fov.FieldOfView, *, frames: int) -> None:
-    assert work.mask is not None
-    assert work.mask_shard is not None
-    schema = schemas.masks(work.params.side_px)
-    with tifffile.TiffFile(work.mask) as stack, schemas.open_writer(work.mask_shard, schema) as writer:
-        for pages in batched(enumerate(stack.pages), schemas.ROWS_PER_GROUP):
-            rows = [
-                {
-                    "video_id": work.video_id,
-                    "frame_index": index,
-                    "mask": fov.resample_mask(page.asarray() > 0, view, work.params.side_px).astype(np.uint8),
-                }
-                for index, page in pages
-            ]
-            writer.write_table(_table(rows, schema, "mask"))
-        if len(stack.pages) != frames:
-            raise VideoError(
-                "mask_mismatch",
-                f"The mask has {len(stack.pages)} pages for {frames} frames.",
-                "Take it in anew.",
-            )
-
-
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """``itertools.batched`` of Python 3.12, as lists."""
-    source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch
-
-
-def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema, picture: str) -> pa.Table:
-    """Rows as Arrow columns, pictures as one fixed-shape tensor column."""
-    stack_NSS = np.ascontiguousarray(np.stack([row[picture] for row in rows]))
-    columns = [
-        pa.FixedShapeTensorArray.from_numpy_ndarray(stack_NSS)
-        if field.name == picture
-        else pa.array([row[field.name] for row in rows], type=field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _work(workspace: Workspace, params: ExtractParams, code: str) -> list[Work]:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import lclsc
-from pipelines import video
 from pipelines.errors import WrongUseError
 from pipelines.files import read_json
 from pipelines.params import ExtractParams
-from pipelines.video import fov, quality
+from pipelines.video import fov
+from pipelines.video.prepared import prepare
 
 BATCH = 32
 
@@ -119,21 +119,16 @@ def load_classifier(folder: Path) -> Classifier:
 
 def predict_video(classifier: Classifier, path: Path) -> VideoPrediction:
     """Read, prepare and classify every frame of a clip the way extraction would have stored it."""
-    extract = classifier.extract
-    side_px = extract.side_px
-    clip = video.open_clip(path, rule=video.Rule(low=extract.window_low, high=extract.window_high))
-    view = fov.of_frames(clip.frames())
-    frames = list(clip.frames())
-    images_NSS = np.stack([fov.resample(frame.luma_HW, view, side_px) for frame in frames])
-    inside_SS = view.inside(side_px)
-    figures = (quality.measure(image_SS, inside_SS) for image_SS in images_NSS)
-    fov_NSS = np.broadcast_to(inside_SS, images_NSS.shape)
+    clip = prepare(path, classifier.extract, batch=BATCH)
+    batches = list(clip.batches)
+    images_NSS = np.concatenate([batch.images_NSS for batch in batches])
+    fov_NSS = np.broadcast_to(clip.view.inside(classifier.extract.side_px), images_NSS.shape)
     return VideoPrediction(
-        frame_index_N=np.array([frame.index for frame in frames], dtype=np.int32),
-        pts_seconds_N=np.array([frame.pts_seconds for frame in frames]),
+        frame_index_N=np.array([index for batch in batches for index in batch.frame_index], dtype=np.int32),
+        pts_seconds_N=np.array([seconds for batch in batches for seconds in batch.pts_seconds]),
         images_NSS=images_NSS,
         fov_NSS=fov_NSS,
-        keep_N=np.array([quality.judge(figure, classifier.extract) is None for figure in figures]),
+        keep_N=np.array([reason is None for batch in batches for reason in batch.reasons]),
         prediction=classifier.predict(images_NSS, fov_NSS),
     )
 

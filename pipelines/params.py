@@ -72,6 +72,8 @@ class ExtractParams(Section):
     """Variance of the Laplacian over variance of the image, unitless; below it a frame is blurred."""
     max_smear: Annotated[float, Field(ge=1)]
     """Ratio of the largest to the smallest directional gradient energy; above it a frame is motion-smeared."""
+    min_change: Annotated[float, Field(ge=0, le=255)]
+    """Mean absolute difference from the last new frame, grey levels; below it a frame is a duplicate. 0 keeps all."""
 
 
 class ViewParams(Section):

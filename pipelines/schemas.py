@@ -14,7 +14,7 @@ from pipelines.files import atomic_path
 
 ROWS_PER_GROUP = 64
 
-REASONS = ("dark", "saturated", "flat", "blurred", "smeared")
+REASONS = ("dark", "saturated", "flat", "blurred", "smeared", "duplicate")
 """Why a frame is stored but not kept."""
 
 
@@ -42,6 +42,7 @@ def frames(side_px: int, window: Sequence[int] | None = None) -> pa.Schema:
             pa.field("saturated", pa.float32(), nullable=False),  # share of pixels >= 250
             pa.field("sharpness", pa.float32(), nullable=False),  # var(Laplacian) / var(image)
             pa.field("smear", pa.float32(), nullable=False),  # largest / smallest directional gradient energy
+            pa.field("change", pa.float32(), nullable=True),  # from the last new frame, mean grey levels; first: null
             pa.field("keep", pa.bool_(), nullable=False),
             pa.field("reason", pa.string(), nullable=True),  # of REASONS, null when kept
         ],

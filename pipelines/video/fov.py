@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pipelines.video.frame import Frame
 from pipelines.video.geometry import inside_mask
 
 LOOK_AT_FRAMES = 64
+LOOK_AT_BYTES = 64 << 20  # of grey; what is looked at is held in memory until it is stored
 LIT_FLOOR = 10  # grey levels; above what compression leaves of black
 LIT_SHARE = 0.10  # of the clip's bright level
 RIM_PX = 2  # boundary points this close to a side of the box belong to that side
@@ -82,13 +83,30 @@ class FieldOfView:
         return mask_HW
 
     def inside(self, side_px: int) -> NDArray[np.bool_]:
-        """The field of view of a stored frame, (side, side)."""
-        return inside_mask(self.stored(side_px), side_px)
+        """The field of view of a stored frame, (side, side); not to be written to."""
+        return _inside(self, side_px)
+
+
+@lru_cache(maxsize=8)
+def _inside(view: FieldOfView, side_px: int) -> NDArray[np.bool_]:
+    inside_SS = inside_mask(view.stored(side_px), side_px)
+    inside_SS.setflags(write=False)
+    return inside_SS
+
+
+def look_at(frames: Iterator[Frame]) -> list[Frame]:
+    """The first frames of a clip, as many as decide its field of view."""
+    looked_at = []
+    for frame in frames:
+        looked_at.append(frame)
+        if len(looked_at) == max(2, min(LOOK_AT_FRAMES, LOOK_AT_BYTES // frame.luma_HW.nbytes)):
+            break
+    return looked_at
 
 
 def of_frames(frames: Iterable[Frame]) -> FieldOfView:
-    """From the brightest that each pixel gets over the first frames: dark frames hide nothing."""
-    return find_field_of_view(brightest(frame.luma_HW for frame in islice(frames, LOOK_AT_FRAMES)))
+    """From the brightest that each pixel gets over the first frames: dark ones hide nothing."""
+    return find_field_of_view(brightest(frame.luma_HW for frame in look_at(iter(frames))))
 
 
 def brightest(frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -129,8 +147,7 @@ def resample(luma_HW: NDArray[np.uint8], view: FieldOfView, side_px: int) -> NDA
 
     Pillow's box filter averages areas in fixed-point arithmetic: the same bytes on every CPU.
     """
-    stored_SS = _shrink(luma_HW, view, side_px)
-    return np.where(view.inside(side_px), stored_SS, 0).astype(np.uint8)
+    return _shrink(luma_HW, view, side_px) * view.inside(side_px)
 
 
 def resample_mask(mask_HW: NDArray[np.bool_], view: FieldOfView, side_px: int) -> NDArray[np.bool_]:
@@ -141,8 +158,11 @@ def resample_mask(mask_HW: NDArray[np.bool_], view: FieldOfView, side_px: int) -
 
 def _shrink(source_HW: NDArray[np.uint8], view: FieldOfView, side_px: int) -> NDArray[np.uint8]:
     left, top, side = view.crop
-    picture = Image.fromarray(np.ascontiguousarray(source_HW)).crop((left, top, left + side, top + side))
-    return np.asarray(picture.resize((side_px, side_px), Image.Resampling.BOX))
+    box = (left, top, left + side, top + side)
+    picture = Image.fromarray(np.ascontiguousarray(source_HW))
+    if left < 0 or top < 0 or box[2] > picture.width or box[3] > picture.height:
+        picture, box = picture.crop(box), (0, 0, side, side)  # black beyond the border
+    return np.asarray(picture.resize((side_px, side_px), Image.Resampling.BOX, box=box))
 
 
 def _lit_region(image_HW: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

@@ -43,6 +43,7 @@ def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = ("gli
             "max_smear": 100.0,
             "window_low": 0.5,
             "window_high": 99.5,
+            "min_change": 0.0,
         },
         "recipe": "0123456789ab",
     }

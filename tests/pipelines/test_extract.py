@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,13 @@ import pytest
 import tifffile
 from test_video import write_clip
 
-from pipelines import code_digest, extract, frames, manifest, schemas, video
+from pipelines import code_digest, extract, frames, manifest, schemas, shard_writer
 from pipelines import params as parameters
-from pipelines.errors import StageError
+from pipelines.errors import StageError, VideoError
 from pipelines.files import read_json, sha256_file, write_json
 from pipelines.manifest import Video
 from pipelines.params import Params
+from pipelines.video.isolation import run_isolated
 from pipelines.workspace import Workspace, template_file
 
 SIDE_PX, FRAMES = 64, 6
@@ -82,7 +86,9 @@ def workspace(tmp_path: Path) -> Workspace:
 def params() -> Params:
     """As shipped, but small, and with classes of two patients."""
     shipped = parameters.load(template_file("params.yaml"))
-    small = shipped.extract.model_copy(update={"side_px": 32, "min_sharpness": 0.0, "max_smear": 1000.0})
+    small = shipped.extract.model_copy(
+        update={"side_px": 32, "min_sharpness": 0.0, "max_smear": 1000.0, "min_change": 0.0}
+    )
     split = shipped.split.model_copy(update={"min_patients": 2})
     return shipped.model_copy(update={"extract": small, "split": split})
 
@@ -152,23 +158,52 @@ def test_another_parameter_is_another_recipe(workspace: Workspace, params: Param
     assert not [name for name in outputs(workspace) if recipe in name]
 
 
-def test_an_exception_in_the_middle_leaves_no_shard(
-    workspace: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
+def write_and_die(video: dict[str, str], params: dict[str, Any], at: int) -> int:
+    """Ends itself as ``kill -9`` would, at the ``at``-th thing that it does to a file."""
+    done = 0
+
+    def count(event: str, _: Any) -> None:
+        nonlocal done
+        if event == "open" or event.startswith(("os.", "fcntl.")):
+            done += 1
+            if done == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    shard_writer.write(video, params)
+    return done
+
+
+def test_a_kill_at_any_point_leaves_no_half_shard_and_the_next_run_the_same_bytes(
+    workspace: Workspace, params: Params
 ) -> None:
-    whole, passes = video.Clip.frames, []
+    extract.run(workspace, params, map_items=Sequential())
+    whole = outputs(workspace)
+    shard = next(path for path in sorted(workspace.frames.iterdir()) if path.name[:64] in mask_ids(workspace))
+    mask_shard = next(workspace.mask_frames.glob(f"{shard.name[:64]}*"))
+    video = {
+        "video_id": shard.name[:64],
+        "source": str(workspace.videos / f"{shard.name[:64]}.mkv"),
+        "shard": str(shard),
+        "mask": str(workspace.masks / f"{shard.name[:64]}.tif"),
+        "mask_sha256": mask_ids(workspace)[shard.name[:64]],
+        "mask_shard": str(mask_shard),
+    }
+    points = run_isolated(write_and_die, video, params.extract.model_dump(), 0)
+    assert points > 10
+    for point in range(1, points + 1):
+        shard.unlink(missing_ok=True)
+        mask_shard.unlink(missing_ok=True)
+        with pytest.raises(VideoError, match="SIGKILL"):
+            run_isolated(write_and_die, video, params.extract.model_dump(), point)
+        left = {name: data for name, data in outputs(workspace).items() if ".tmp-" not in name}
+        assert left.items() <= whole.items(), point
+    extract.run(workspace, params, map_items=Sequential())
+    assert outputs(workspace) == whole
 
-    def dies(clip: video.Clip) -> Any:
-        passes.append(clip)  # the first looks for the field of view
-        for index, frame in enumerate(whole(clip)):
-            if len(passes) > 1 and index == FRAMES // 2:
-                raise KeyboardInterrupt
-            yield frame
 
-    monkeypatch.setattr(schemas, "ROWS_PER_GROUP", 2)  # so that rows have been written by then
-    monkeypatch.setattr(video.Clip, "frames", dies)
-    with pytest.raises(KeyboardInterrupt):
-        extract.run(workspace, params, map_items=Sequential())
-    assert outputs(workspace) == {}
+def mask_ids(workspace: Workspace) -> dict[str, str]:
+    return {row.video_id: row.mask_sha256 for row in manifest.read_videos(workspace.manifest) if row.mask_sha256}
 
 
 def test_a_video_that_does_not_decode_is_named_and_the_others_keep_their_shards(
