@@ -39,8 +39,14 @@ check: install
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pip check
 
-test: install
+test: install .media/.fetched
 	$(BIN)/pytest
+
+# Real recordings that no installable package brings. Without network their tests skip; in CI they must be there.
+.media/.fetched: tests/media.txt | install
+	mkdir -p .media
+	-$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation \
+		--require-hashes --dest .media -r tests/media.txt && touch $@
 
 # Each peer lives in .peers/<environment>; one that does not install is reported as not measured, with pip's last line.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))

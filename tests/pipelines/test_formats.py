@@ -213,6 +213,19 @@ def test_dicom_times_come_from_any_of_four_elements(
 # --- TIFF -----------------------------------------------------------------------------------------------
 
 
+def test_a_real_recording_of_16_bits_gives_the_levels_of_tifffile(tmp_path: Path) -> None:
+    path = clip_files.two_photon(tmp_path)
+    with tifffile.TiffFile(path) as stack:
+        reference = np.stack([page.asarray() for page in stack.pages])
+    assert reference.shape == (20, 128, 256)
+    assert reference.dtype == np.uint16
+    assert np.array_equal(raw(path), reference)
+    assert times(path) == list(range(20))
+    clip = video.open_clip(path)
+    assert clip.window is not None
+    assert (clip.window.low, clip.window.high) == pytest.approx(np.percentile(reference, [0.5, 99.5]), rel=0.2)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
 @pytest.mark.parametrize(
     "options",
