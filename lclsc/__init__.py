@@ -9,7 +9,7 @@ What only measures a model is imported by its module (``lclsc.corruptions``, ``l
 
 from lclsc.calibration import calibrate_temperature, expected_calibration_error
 from lclsc.consistency import ConsistencyKind, consistency
-from lclsc.distributed import Reduction, World
+from lclsc.distributed import Reduction, World, gathered_label_contrast
 from lclsc.encoders import ENCODERS, Encoder, build_encoder
 from lclsc.global_embeddings import GlobalEmbeddings
 from lclsc.inference import probabilities, reject, similarity
@@ -42,6 +42,7 @@ __all__ = [
     "consistency",
     "enlarge",
     "expected_calibration_error",
+    "gathered_label_contrast",
     "label_contrast",
     "label_map",
     "make_views",

@@ -2,15 +2,21 @@
 
 A batch is cut into S *logical shards*, whatever the number of ranks W; shard s lives on rank s // (S / W).
 Values cross ranks as whole shards and are added in shard order, so the bits do not depend on W.
+
+``train_step`` works so. For a loop of one's own there is the form with one backward pass through the gather,
+``gathered_label_contrast``: the same gradient but for the order of addition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.nn import functional as differentiable
+
+from lclsc.label_contrast import label_contrast
 
 Reduction = Literal["ordered", "ddp"]
 
@@ -45,6 +51,18 @@ class World:
         dist.all_gather(everyone, mine)
         return list(torch.cat(everyone).unbind(0))
 
+    def gather_with_gradient(self, local: Tensor) -> Tensor:
+        """Every rank's tensor, all of one shape, joined in rank order; the gradient of all ranks' losses flows back."""
+        all_gather: Callable[[Tensor], tuple[Tensor, ...]] = differentiable.all_gather
+        return torch.cat(all_gather(local)) if self.size > 1 else local
+
+    def sum_counts(self, local: Tensor) -> Tensor:
+        """A count over all ranks, without gradient: what each rank divides its own sum by."""
+        total = local.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total
+
     def sum_gradients(self, local: Sequence[Tensor], reduction: Reduction) -> Tensor:
         """The sum of all shards' flat gradients, on every rank; see the two functions it chooses from."""
         if reduction not in get_args(Reduction):
@@ -72,3 +90,26 @@ class World:
         if self.size > 1:
             dist.all_reduce(total)
         return total
+
+
+def gathered_label_contrast(
+    z_ND: Tensor, labels_N: Tensor, *, world: World, temperature: float, class_balanced: bool = False
+) -> tuple[Tensor, Tensor]:
+    """This rank's N anchors against everyone's keys: its part of the summed loss, and the count over *all* ranks.
+
+    ``total / count`` is the loss where gradients are summed over ranks; where they are averaged, as
+    DistributedDataParallel does, it is ``world.size * total / count``. Dividing by the local count, or gathering
+    without gradient, trains in another direction. The same holds for the sums of the saliency losses.
+    """
+    keys_KD = world.gather_with_gradient(z_ND)
+    key_labels_K = torch.cat(world.gather_shards([labels_N]))
+    total, count = label_contrast(
+        z_ND,
+        labels_N,
+        keys_KD,
+        key_labels_K,
+        first_key=world.rank * len(z_ND),
+        temperature=temperature,
+        class_balanced=class_balanced,
+    )
+    return total, world.sum_counts(count)
