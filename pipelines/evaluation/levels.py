@@ -42,6 +42,9 @@ class Resampling:
         return np.array([place[key] for key in zip(table.label, table.patient_id, strict=True)], dtype=np.int64)
 
     def interval(self, values_D: Float) -> list[float] | None:
+        """None too where no class has a second patient: every draw is then the same, which is not certainty."""
+        if len(self.patients) == len({label for label, _ in self.patients}):
+            return None
         return metrics.interval(values_D, self.params.confidence)
 
     def of_mean(self, sums_P: Float, counts_P: Float) -> list[float] | None:

@@ -20,7 +20,7 @@ OF_MAPS = (
     *("saliency_iou", "pointing", "saliency_auc"),
     *("deletion", "insertion", "average_drop", "confidence_increase"),
 )
-SUBGROUPS = ("site", "domain")
+SUBGROUPS = ("domain", "site")
 CURVE_POINTS = 100
 
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,13 +19,11 @@ from pipelines import manifest
 from pipelines.errors import StageError
 from pipelines.files import digest, read_json
 from pipelines.manifest import Video
-from pipelines.report.figures import Bin
 from pipelines.report.sheet import Tile
 from pipelines.schemas import REASONS
 from pipelines.workspace import Workspace
 
 WAITING = "waiting"
-BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,6 @@ class PageFacts:
     data: DataFacts
     training: Mapping[str, Any]  # reports/train.json
     evaluation: Mapping[str, Any]  # reports/evaluate.json
-    bins: tuple[Bin, ...] = ()
     gate: Mapping[str, Any] | None = None
     lineage: Mapping[str, Any] | None = None
     lineage_sha256: str | None = None
@@ -126,7 +123,6 @@ def gather(
         data=_data(workspace, extract, scored),
         training=train,
         evaluation=evaluate,
-        bins=_bins(scored),
         gate=gate,
         lineage=lineage,
         lineage_sha256=digest(lineage) if lineage else None,
@@ -192,18 +188,6 @@ def _report(workspace: Workspace, stage: str) -> dict[str, Any]:
 
 def _missing(what: str, stage: str) -> StageError:
     return StageError("report_input_missing", f"{what} is missing.", f"Run `dvc repro {stage}`.")
-
-
-def _bins(scored: Sequence[Mapping[str, Any]]) -> tuple[Bin, ...]:
-    """Equal-width bins of the highest probability; empty ones are left out."""
-    found: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    for row in scored:
-        confidence = max(row["probabilities"])
-        found[min(int(confidence * BINS), BINS - 1)].append((confidence, row["predicted"] == row["label"]))
-    return tuple(
-        Bin(fmean(item[0] for item in items), fmean(item[1] for item in items), len(items))
-        for _, items in sorted(found.items())
-    )
 
 
 def _data(workspace: Workspace, extract: Mapping[str, Any], scored: Sequence[Mapping[str, Any]]) -> DataFacts:

@@ -8,11 +8,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,6 +20,7 @@ MUTED = "#5b6673"
 LINE = "#dde2e8"
 BLUE = "#1d5f93"
 RED = "#b8392f"
+GUIDE = "#9aa4af"
 LOSSES = {"total": INK, "lcl": BLUE, "sc": "#a8590b", "tk": "#7a4fa0"}
 LOSS_TITLES = {
     "total": "total",
@@ -53,15 +53,6 @@ STYLE = {
     "axes.facecolor": "none",
 }
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Frames whose highest probability falls into one interval."""
-
-    confidence: float  # mean highest probability
-    accuracy: float
-    frames: int
 
 
 def confusion_matrix(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
@@ -117,25 +108,47 @@ def validation_curves(history: Sequence[Mapping[str, Any]]) -> str:
     return _drawn(draw, f"Validation by epoch. {_ends(series)}")
 
 
-def reliability(bins: Sequence[Bin]) -> str:
-    """Accuracy against confidence; on the diagonal a probability means what it says."""
-    most = max((item.frames for item in bins), default=1)
+def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy against confidence of evaluate.json's bins; on the diagonal a probability means what it says."""
+    most = max((item["count"] for item in bins), default=1)
 
     def draw(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="#9aa4af", linewidth=1, dashes=(4, 3))
-        points = [(item.confidence, item.accuracy) for item in bins]
+        axes.plot([0, 1], [0, 1], color=GUIDE, linewidth=1, dashes=(4, 3))
+        points = [(item["confidence"], item["accuracy"]) for item in bins]
         axes.plot(*zip(*points, strict=True), color=BLUE, linewidth=1.2, alpha=0.5)
-        sizes = [18 + 150 * item.frames / most for item in bins]
+        sizes = [18 + 150 * item["count"] / most for item in bins]
         axes.scatter(*zip(*points, strict=True), s=sizes, color=BLUE, alpha=0.85, linewidth=0, zorder=3)
         axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xlabel="probability of the predicted class")
         axes.set_ylabel("share that was right")
 
-    words = "; ".join(f"{item.confidence:.2f}: {item.accuracy:.2f} of {item.frames}" for item in bins)
+    words = "; ".join(f"{item['confidence']:.2f}: {item['accuracy']:.2f} of {item['count']}" for item in bins)
     return _drawn(draw, f"Accuracy by confidence. {words}.", WIDTH_PX, 330)
 
 
+def risk_coverage(curve: Sequence[Mapping[str, float]], reject: Mapping[str, Any]) -> str:
+    """Errors among the surest answers against how many are given; a ring where the reject option stands."""
+    everything = curve[-1]["risk"]
+    top = max([*(point["risk"] for point in curve), reject.get("risk") or 0.0, 0.02]) * 1.15
+
+    def draw(axes: Any) -> None:
+        axes.axhline(everything, color=GUIDE, linewidth=1, dashes=(4, 3))
+        axes.plot([point["coverage"] for point in curve], [point["risk"] for point in curve], color=BLUE)
+        if reject.get("risk") is not None:
+            ring = {"s": 70, "facecolor": "white", "edgecolor": RED, "linewidth": 2, "zorder": 3, "clip_on": False}
+            axes.scatter([reject["coverage"]], [reject["risk"]], label="reject option", **ring)
+            axes.legend(loc="upper left", frameon=False)
+        axes.set(xlim=(0, 1.02), ylim=(0, top), xlabel="share of frames answered, surest first")
+        axes.set_ylabel("share of them wrong")
+
+    half = min(curve, key=lambda point: abs(point["coverage"] - 0.5))
+    words = f"{half['risk']:.3f} wrong among the surest half, {everything:.3f} among all"
+    if reject.get("risk") is not None:
+        words += f"; the reject option answers {reject['coverage']:.2f} with {reject['risk']:.3f} wrong"
+    return _drawn(draw, f"Errors by coverage. {words}.", WIDTH_PX, 330)
+
+
 def patient_dots(patients: Sequence[Mapping[str, Any]]) -> str:
-    """One mark per unseen patient at its share of right frames; a red cross where the vote is wrong."""
+    """One mark per unseen patient at its share of right frames; a red cross where the verdict is wrong."""
     classes = sorted({str(patient["label"]) for patient in patients})
     height = 64 + 46 * len(classes)
 
@@ -162,8 +175,8 @@ def patient_dots(patients: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(axes: Any, row: int, column: int, value: int, total: int, cell_px: int) -> None:
     share = value / total if total else 0.0
-    shade = _mix(BLUE if row == column else RED, share**0.7)
-    box = matplotlib.patches.Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=shade, linewidth=0)
+    fill = _mix(BLUE if row == column else RED, share**0.7)
+    box = matplotlib.patches.Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=fill, linewidth=0)
     axes.add_patch(box)
     ink = "white" if share > 0.5 else INK if value else "#8a949f"
     size = 13 if cell_px > 50 else 10.5
@@ -172,6 +185,11 @@ def _cell(axes: Any, row: int, column: int, value: int, total: int, cell_px: int
     axes.text(column + 0.5, row + 0.5 - rise, f"{value}", color=ink, fontsize=size, **place)
     if rise:
         axes.text(column + 0.5, row + 0.74, f"{100 * share:.0f} %", color=ink, fontsize=9.5, **place)
+
+
+def shade(share: float) -> str:
+    """A background for a share: nearly white at 1, ever redder below; ink stays readable on it."""
+    return to_hex([1 - (1 - part) * min(1.0, 1 - share) ** 0.8 * 0.55 for part in to_rgb(RED)])
 
 
 def _mix(colour: str, share: float) -> tuple[float, ...]:

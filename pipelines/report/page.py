@@ -34,12 +34,31 @@ METRICS = {
     "ece": "Calibration error (ECE)",
     "saliency_iou": "Saliency IoU",
     "pointing": "Pointing game",
+    "saliency_auc": "Saliency AUC",
+    "insertion": "Insertion AUC",
+    "deletion": "Deletion AUC",
+    "average_drop": "Average drop",
+    "confidence_increase": "Confidence increased",
+    "corrupted_accuracy": "Accuracy on corrupted frames",
     "coverage": "Coverage",
     "rejected": "Rejected frames",
+    "accepted_accuracy": "Accuracy of what is not rejected",
+    "aurc": "Area under risk and coverage",
     "video_macro_f1": "Macro-F1, videos",
     "patient_macro_f1": "Macro-F1, patients",
 }
-LESS_IS_BETTER = {"ece"}
+BY_LEVEL = ("macro_f1", "balanced_accuracy", "auroc", "ece")
+LEVELS = {"": "Frames", "video_": "Videos", "patient_": "Patients"}
+OF_MAPS = {
+    "saliency_iou": "overlap with the outlined structure, areas equal",
+    "pointing": "peak inside the structure",
+    "saliency_auc": "structure above the rest; chance is 0.5",
+    "insertion": "probability while the salient pixels return to blurred tissue",
+    "deletion": "probability while the salient pixels are blurred away; lower is better",
+    "average_drop": "probability lost when only what is salient is shown; lower is better",
+    "confidence_increase": "share of frames whose probability rises then",
+}
+LESS_IS_BETTER = {"ece", "video_ece", "patient_ece", "deletion", "average_drop", "aurc"}
 NEITHER_IS_BETTER = {"coverage", "rejected"}
 TILES = {
     "macro_f1": "frames of unseen patients",
@@ -76,8 +95,18 @@ class Group:
 
     name: str
     patients: int  # with a kept frame
-    right: int  # of them, those whose majority vote is right
+    right: int  # of them, those whose mean probabilities name the right class
     accuracy: float | None  # mean over patients
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Accuracy under one corruption: the value and its background at each severity, and their mean."""
+
+    name: str
+    unit: str
+    cells: tuple[tuple[float, str], ...]
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +127,11 @@ def build_page(facts: PageFacts) -> str:
         verdict=_verdict(facts.gate),
         summary=_summary(facts),
         tiles=[_tile(evaluation, name, note) for name, note in TILES.items()],
-        metrics=_metric_rows(evaluation),
+        by_level=_by_level(evaluation),
+        metrics=_metric_rows(evaluation, _others(evaluation["metrics"])),
+        of_maps=_metric_rows(evaluation, [name for name in OF_MAPS if name in evaluation["metrics"]]),
+        corruptions=_corruptions(evaluation),
+        subgroups=evaluation.get("subgroups") or {},
         comparison=_comparison(facts.gate),
         clauses=[_clause(clause) for clause in (facts.gate or {}).get("clauses") or ()],
         per_class=evaluation.get("per_class") or {},
@@ -127,6 +160,7 @@ def _environment() -> Environment:
         "duration": duration,
         "percent": percent,
         "tally": tally,
+        "span": span,
     }
     return environment
 
@@ -142,6 +176,10 @@ def count(value: int | None) -> str:
 
 def percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.0f}{THIN_SPACE}%"
+
+
+def span(interval: Sequence[float] | None) -> str:
+    return NONE if interval is None else _range(*interval)
 
 
 def duration(seconds: float) -> str:
@@ -204,12 +242,50 @@ def _range(low: float | None, high: float | None) -> str:
     return "" if low is None else f"{number(low)} – {number(high)}"
 
 
-def _metric_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _by_level(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The figures that exist of frames, videos and patients: value and interval of each."""
     metrics = evaluation["metrics"]
     return [
-        (_title(name), number(metrics[name]), _range(*_interval(evaluation, name)) or NONE)
-        for name in _ordered(metrics)
+        (
+            METRICS[name],
+            [(number(metrics.get(prefix + name)), _range(*_interval(evaluation, prefix + name))) for prefix in LEVELS],
+        )
+        for name in BY_LEVEL
     ]
+
+
+def _others(metrics: Mapping[str, Any]) -> list[str]:
+    shown = {prefix + name for prefix in LEVELS for name in BY_LEVEL} | set(OF_MAPS)
+    return [name for name in _ordered(metrics) if name not in shown]
+
+
+def _metric_rows(evaluation: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """Title, value, interval and a note."""
+    metrics = evaluation["metrics"]
+    return [
+        (
+            _title(name),
+            number(metrics[name]),
+            _range(*_interval(evaluation, name)) or NONE,
+            OF_MAPS.get(name, ""),
+        )
+        for name in names
+    ]
+
+
+def _corruptions(evaluation: Mapping[str, Any]) -> list[Corrupted]:
+    """How often sampled frames are still right, by kind and severity; the worst kind first."""
+    found = evaluation.get("robustness") or {"kinds": {}}
+    rows = [
+        Corrupted(
+            name=kind.replace("fov", "field of view").replace("_", " "),
+            unit=row["unit"],
+            cells=tuple((share, figures.shade(share)) for share in row["accuracy"]),
+            mean=fmean(row["accuracy"]),
+        )
+        for kind, row in found["kinds"].items()
+    ]
+    return sorted(rows, key=lambda row: (row.mean, row.name))
 
 
 def _ordered(*metrics: Mapping[str, Any]) -> list[str]:
@@ -322,8 +398,12 @@ def _figures(facts: PageFacts) -> dict[str, Markup]:
         drawn["validation"] = figures.validation_curves(history)
     if confusion.get("classes"):
         drawn["confusion"] = figures.confusion_matrix(confusion["classes"], confusion["matrix"])
-    if facts.bins:
-        drawn["reliability"] = figures.reliability(facts.bins)
+    bins = (facts.evaluation.get("reliability") or {}).get("frames")
+    if bins:
+        drawn["reliability"] = figures.reliability(bins)
+    selective = facts.evaluation.get("selective") or {}
+    if selective.get("curve"):
+        drawn["risk"] = figures.risk_coverage(selective["curve"], selective["reject"])
     if patients:
         drawn["patients"] = figures.patient_dots(patients)
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - figures escape every label

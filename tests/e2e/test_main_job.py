@@ -14,6 +14,10 @@ import psutil
 import pytest
 from e2e.line import Line
 
+from pipelines import evaluate, params
+from pipelines.files import read_json
+from pipelines.workspace import Workspace
+
 pytestmark = pytest.mark.slow
 
 
@@ -48,6 +52,16 @@ def test_a_second_retrain_does_nothing_and_says_why(built: Line) -> None:
     assert {stage["state"] for stage in report["stages"].values()} == {"skipped"}
     assert built.tool("git", "rev-parse", "HEAD") == before
     assert built.json("retrain", "--dry-run") == {"schema": "plan/1", "up_to_date": True, "stale": {}}
+
+
+def test_every_figure_but_those_of_corrupted_frames_is_told_by_the_predictions(built: Line) -> None:
+    workspace = Workspace(built.root)
+    stored = read_json(workspace.stage_report("evaluate"))
+    again = evaluate.recompute(workspace, params.load(workspace.params).evaluate)
+    assert stored["robustness"]["frames"] == 3
+    for section in ("metrics", "intervals"):
+        assert stored[section].pop("corrupted_accuracy", "absent") != "absent"
+    assert again == {name: stored[name] for name in stored if name not in ("robustness", "weights_sha256")}
 
 
 def test_dvc_repro_by_hand_gives_the_same_lock(taken_in: Line, built: Line, tmp_path: Path) -> None:

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lclsc.corruptions import CORRUPTIONS
 from pipelines import manifest, schemas
 from pipelines.errors import StageError
+from pipelines.evaluation.summary import summarise
 from pipelines.files import digest, sha256_bytes, write_json
 from pipelines.manifest import Video
+from pipelines.params import EvaluateParams
 from pipelines.report import figures, sheet
 from pipelines.report.facts import frames_to_show, gather
 from pipelines.report.page import PageFacts, build_page
@@ -48,7 +52,7 @@ def make_workspace(root: Path, classes: list[str] = CLASSES, masks: bool = True)
     rows = prediction_rows([v for v in videos if splits[v.patient_id] == "test"], kept, classes, rng, masks)
     write_json(workspace.stage_report("extract"), extract)
     write_json(workspace.stage_report("train"), train_report(classes, videos, splits))
-    write_json(workspace.stage_report("evaluate"), evaluate_report(rows, videos, extract, classes, masks))
+    write_json(workspace.stage_report("evaluate"), evaluate_report(rows, videos, classes, masks))
     schemas.write_table(workspace.predictions, pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
     return workspace
 
@@ -140,6 +144,11 @@ def prediction_rows(
                     "keep": True,
                     "saliency_iou": 0.7 if masks else None,
                     "pointing": 1.0 if masks else None,
+                    "saliency_auc": 0.9 if masks else None,
+                    "deletion": 0.31 if index == 0 else None,
+                    "insertion": 0.74 if index == 0 else None,
+                    "average_drop": 0.2 if index == 0 else None,
+                    "confidence_increase": 0.0 if index == 0 else None,
                 }
             )
     return rows
@@ -148,56 +157,44 @@ def prediction_rows(
 def evaluate_report(
     rows: list[dict[str, Any]],
     videos: list[Video],
-    extract: dict[str, Any],
     classes: list[str],
     masks: bool,
 ) -> dict[str, Any]:
-    matrix = [
-        [sum(r["label"] == true and r["predicted"] == said for r in rows) for said in classes] for true in classes
-    ]
+    known = pd.DataFrame(
+        [{"video_id": v.video_id, "patient_id": v.patient_id, "site": v.site, "domain": v.domain} for v in videos]
+    )
+    predictions = pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS).to_pandas().merge(known, on="video_id")
+    params = EvaluateParams(seed=0, bootstrap=100, confidence=0.95, corruption_frames=0, faithfulness_frames=0)
+    found = summarise(predictions, classes, params)
     names = ("macro_f1", "balanced_accuracy", "auroc", "ece", "saliency_iou", "pointing")
     values = dict(zip(names, (0.871, 0.884, 0.962, 0.041, 0.702, 0.948), strict=True))
     if not masks:
         values |= {"saliency_iou": None, "pointing": None}
-    return {
-        "metrics": values | {"coverage": 0.793, "rejected": 0.031, "video_macro_f1": 0.914, "patient_macro_f1": 0.921},
-        "intervals": {k: [v - 0.062, min(1.0, v + 0.047)] for k, v in values.items() if v is not None and k != "ece"},
-        "per_class": {c: per_class(i, matrix, c, rows) for i, c in enumerate(classes)},
-        "confusion": {"classes": classes, "matrix": matrix},
-        "per_patient": per_patient(rows, videos, extract),
+    return found | {
+        "metrics": found["metrics"] | values | {"coverage": 0.793, "rejected": 0.031, "corrupted_accuracy": 0.588},
+        "intervals": found["intervals"]
+        | {k: [v - 0.062, min(1.0, v + 0.047)] for k, v in values.items() if v is not None and k != "ece"},
+        "robustness": robustness(),
     }
 
 
-def per_class(place: int, matrix: list[list[int]], label: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    right, true = matrix[place][place], sum(matrix[place])
-    said = sum(row[place] for row in matrix)
-    precision, recall = (right / said if said else None), (right / true if true else None)
-    f1 = 2 * right / (said + true) if said + true else None
-    return {"precision": precision, "recall": recall, "f1": f1, "frames": true, "patients": 3}
-
-
-def per_patient(rows: list[dict[str, Any]], videos: list[Video], extract: dict[str, Any]) -> list[dict[str, Any]]:
-    known = {video.video_id: video for video in videos}
-    frames = {row["video_id"]: row["frames"] for row in extract["per_video"]}
-    found = []
-    for patient in sorted({known[row["video_id"]].patient_id for row in rows}):
-        own = [row for row in rows if known[row["video_id"]].patient_id == patient]
-        ids = sorted({row["video_id"] for row in own})
-        said = [row["predicted"] for row in own]
-        found.append(
-            {
-                "patient_id": patient,
-                "label": own[0]["label"],
-                "site": known[ids[0]].site,
-                "domain": known[ids[0]].domain,
-                "videos": len(ids),
-                "frames": sum(frames[video_id] for video_id in ids),
-                "kept": len(own),
-                "accuracy": sum(row["predicted"] == row["label"] for row in own) / len(own),
-                "predicted": max(sorted(set(said)), key=said.count),
-            }
-        )
-    return found
+def robustness() -> dict[str, Any]:
+    kinds = {
+        kind: {
+            "unit": corruption.unit,
+            "levels": list(corruption.levels),
+            "accuracy": [0.9 - 0.02 * k - 0.1 * s for s in range(5)],
+        }
+        for k, (kind, corruption) in enumerate(CORRUPTIONS.items())
+    }
+    return {
+        "frames": 48,
+        "clean": 0.917,
+        "mean": 0.63,
+        "interval": [0.5, 0.7],
+        "severities": [1, 2, 3, 4, 5],
+        "kinds": kinds,
+    }
 
 
 REGISTRATION = {"name": "lclsc", "version": "7", "aliases": ["challenger"], "status": "registered"}
@@ -361,7 +358,7 @@ def test_pictures_say_what_they_show_and_tables_have_headers(
     outline = Outline(rendered[2])
     assert all(image["alt"] for image in outline.tags("img"))
     drawings = outline.tags("svg")
-    assert len(drawings) == 5
+    assert len(drawings) == 6
     assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
     assert all(header.get("scope") in {"col", "row", "rowgroup"} for header in outline.tags("th"))
     assert len(outline.tags("caption")) == len(outline.tags("table"))
@@ -382,6 +379,40 @@ def test_the_page_shows_the_key_figures_and_the_lineage_hash(
     assert "9f2c41d07b" in text
     assert "Gate passed" in text
     assert "7 min 11 s" in text
+
+
+def test_every_figure_of_the_evaluation_has_its_place(rendered: tuple[Workspace, PageFacts, str]) -> None:
+    evaluation, page = rendered[1].evaluation, rendered[2]
+    for figure in ("macro_f1", "balanced_accuracy", "auroc", "ece"):
+        for prefix in ("", "video_", "patient_"):
+            assert f"<td>{evaluation['metrics'][prefix + figure]:.3f}</td>" in page
+    for title in ("Insertion AUC", "Deletion AUC", "Average drop", "Saliency AUC", "Area under risk and coverage"):
+        assert page.count(f'<th scope="row">{title}</th>') == 1
+    table = page[page.index('<caption class="hidden">Results by domain and site</caption>') :].split("</table>")[0]
+    for group in evaluation["subgroups"]["domain"] + evaluation["subgroups"]["site"]:
+        row = table[table.index(f'<th scope="row">{group["name"]}</th>') :].split("</tr>")[0]
+        assert f"<td>{group['macro_f1']:.3f}</td>" in row
+
+
+def test_the_worst_corruption_comes_first_and_worse_cells_are_redder(
+    rendered: tuple[Workspace, PageFacts, str],
+) -> None:
+    table = rendered[2][rendered[2].index('<table class="heat">') :].split("</table>")[0]
+    names = re.findall(r'<th scope="row">(\w[\w ]+) <', table)
+    assert names == [
+        kind.replace("fov", "field of view").replace("_", " ").capitalize() for kind in reversed(CORRUPTIONS)
+    ]
+    cells = re.findall(r'style="background:#(..)(..)(..)">([0-9.]+)<', table)
+    assert len(cells) == 40
+    paleness = {float(value): int(green, 16) for _, green, _, value in cells}
+    assert [paleness[value] for value in sorted(paleness)] == sorted(paleness.values())
+
+
+def test_without_corrupted_frames_there_is_no_robustness_section(rendered: tuple[Workspace, PageFacts, str]) -> None:
+    facts = rendered[1]
+    page = build_page(dataclasses.replace(facts, evaluation={**facts.evaluation, "robustness": None}))
+    assert "Robustness" not in page
+    Outline(page)
 
 
 def test_a_better_calibration_is_green_although_its_figure_fell(
@@ -499,6 +530,15 @@ def test_a_figure_leaves_global_matplotlib_settings_alone() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def test_the_risk_curve_says_in_words_what_it_draws() -> None:
+    curve = [{"coverage": 0.5, "risk": 0.1}, {"coverage": 1.0, "risk": 0.25}]
+    drawn = figures.risk_coverage(curve, {"coverage": 0.8, "risk": 0.125})
+    assert "0.100 wrong among the surest half, 0.250 among all" in drawn
+    assert "answers 0.80 with 0.125 wrong" in drawn
+    assert "reject" not in figures.risk_coverage(curve, {"coverage": 0.0, "risk": None})
+    Outline(figures.risk_coverage([{"coverage": 1.0, "risk": 0.0}], {"coverage": 1.0, "risk": 0.0}))
+
+
 def test_curves_skip_epochs_without_a_value() -> None:
     nothing = {"epoch": 1, "lcl": None, "sc": None, "tk": None, "total": None}
     assert "nan" not in figures.loss_curves([nothing, nothing | {"epoch": 2, "total": 1.5}]).lower()
@@ -554,9 +594,9 @@ def test_a_browser_shows_tables_and_pictures(tmp_path: Path, rendered: tuple[Wor
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     outline = Outline(done.stdout)
-    assert len(outline.tags("table")) >= 7
+    assert len(outline.tags("table")) >= 11
     assert len(outline.tags("img")) == len(rendered[1].tiles)
-    assert len(outline.tags("svg")) == 5
+    assert len(outline.tags("svg")) == 6
     assert "Content Security Policy" not in done.stderr
 
 

@@ -206,7 +206,10 @@ def test_sites_and_domains_are_judged_apart(workspace: Workspace, report: dict[s
             own = rows[rows.keep & (rows[by] == group["name"])]
             assert group["frames"] == len(own)
             assert group["accuracy"] == pytest.approx((own.label == own.predicted).mean())
-    assert report["subgroups"]["domain"][1]["auroc"] is None  # in vivo, only one class was kept
+    in_vivo = report["subgroups"]["domain"][1]
+    assert in_vivo["auroc"] is None  # only one class was kept
+    assert in_vivo["intervals"]["macro_f1"] is None  # of one patient
+    assert report["subgroups"]["domain"][0]["intervals"]["macro_f1"] is not None
 
 
 def test_a_subgroup_without_kept_frames_has_no_values_and_is_still_listed(workspace: Workspace) -> None:
