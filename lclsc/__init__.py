@@ -11,6 +11,7 @@ from lclsc.calibration import calibrate_temperature, expected_calibration_error
 from lclsc.consistency import ConsistencyKind, consistency
 from lclsc.distributed import Reduction, World, gathered_label_contrast
 from lclsc.encoders import ENCODERS, Encoder, build_encoder
+from lclsc.fit import fit
 from lclsc.global_embeddings import GlobalEmbeddings
 from lclsc.inference import probabilities, reject, similarity
 from lclsc.label_contrast import label_contrast
@@ -42,6 +43,7 @@ __all__ = [
     "consistency",
     "enlarge",
     "expected_calibration_error",
+    "fit",
     "gathered_label_contrast",
     "label_contrast",
     "label_map",

@@ -19,11 +19,14 @@ def timm_network(name: str) -> Encoder:
     """``name`` as timm lists it; total stride 16 where the network lets it be chosen, else its own."""
     body = _Features(_create(name))
     adapt(body)
-    with torch.no_grad():
-        shape = body(torch.zeros(1, 1, _SIDE_PX, _SIDE_PX)).shape
-    if len(shape) != 4 or shape[2] != shape[3]:
-        raise ValueError(f"encoder 'timm:{name}' gives {tuple(shape)}, not a square feature map: choose another")
-    return Encoder(body, out_channels=shape[1], stride=_SIDE_PX // shape[2])
+    try:
+        with torch.no_grad():
+            _, channels, height, width = body(torch.zeros(1, 1, _SIDE_PX, _SIDE_PX)).shape
+    except (AssertionError, RuntimeError, ValueError) as error:  # a fixed image size, or tokens where a map should be
+        raise ValueError(f"encoder 'timm:{name}' makes no feature map of any size: {error}. Choose another.") from error
+    if height != width or height >= _SIDE_PX:
+        raise ValueError(f"encoder 'timm:{name}' has its channels last: choose another")
+    return Encoder(body, out_channels=channels, stride=_SIDE_PX // height)
 
 
 class _Features(nn.Module):

@@ -1,0 +1,57 @@
+"""The plain loop: any Dataset, the same weights for the same seed, and the fields of view it is given."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from lclsc import LCLSC, build_encoder, fit
+
+
+class Stripes(Dataset):
+    """Two classes of another pitch; with ``inside`` each image comes with a field of view."""
+
+    def __init__(self, count: int, *, inside: torch.Tensor | None = None) -> None:
+        self.count, self.inside = count, inside
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple:
+        wave = torch.sin(torch.arange(32.0) * (0.4 + 0.8 * (index % 2)) + index)
+        image = (0.5 + 0.3 * wave).expand(1, 32, 32)
+        return (image, index % 2) if self.inside is None else (image, index % 2, self.inside)
+
+
+def trained(dataset: Dataset, **options: object) -> tuple[LCLSC, list[dict[str, float]]]:
+    torch.manual_seed(0)
+    model = LCLSC(build_encoder("compact"), classes=2, embedding_dim=16, momentum=0.9)
+    return model, list(fit(model, dataset, batch_images=16, **options))
+
+
+def weights(model: LCLSC) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_it_learns_and_reports_every_epoch():
+    model, losses = trained(Stripes(40), epochs=6)
+    assert len(losses) == 6
+    assert losses[-1]["lcl"] < losses[0]["lcl"]
+    assert model.global_embeddings.seen.all()
+
+
+def test_the_seed_decides_the_weights():
+    one, two, other = (trained(Stripes(40), epochs=1, seed=seed)[0] for seed in (3, 3, 4))
+    assert torch.equal(weights(one), weights(two))
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_a_field_of_view_counts():
+    half = torch.ones(1, 32, 32)
+    half[..., :16] = 0
+    plain, masked = trained(Stripes(40), epochs=1), trained(Stripes(40, inside=half), epochs=1)
+    assert not torch.equal(weights(plain[0]), weights(masked[0]))
+
+
+def test_too_few_images_for_a_batch_are_refused():
+    with pytest.raises(ValueError, match="fewer images than a batch"):
+        trained(Stripes(15))
