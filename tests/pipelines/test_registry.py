@@ -212,7 +212,7 @@ def test_an_exchanged_package_is_not_handed_out(connected: Registry, package: Pa
 def test_only_complete_versions_count_as_built(
     tracked: Workspace, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked.params.write_bytes((Path(registry.__file__).parents[1] / "params.yaml").read_bytes())
+    tracked.params.write_bytes((Path(registry.__file__).parents[2] / "params.yaml").read_bytes())
     connected = registry.connect(tracked)
     assert registry.complete_version(tracked, "k" * 64) is None
     version = connected.register(submission(package))
@@ -300,7 +300,7 @@ print(registry.connect(Workspace(Path(sys.argv[1])), "lclsc").experiment_id())
 def test_three_processes_meet_a_missing_database(tmp_path: Path) -> None:
     root = tmp_path / "new"
     root.mkdir()
-    source = Path(registry.__file__).parents[1]
+    source = Path(registry.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(source)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     started = [

@@ -1,6 +1,6 @@
-"""The registry: what was trained, from what, and which version is challenger or champion.
+"""Runs, models, versions and aliases in one tracking store.
 
-The only module that speaks to MLflow. Everything goes through a client with an explicit address; the
+Everything goes through a client with an explicit address; the
 fluent active run is thread-local and never used. Registering is a list of find-or-create steps, so a
 registration that was killed is finished by doing it again. Only pseudonyms, hashes and counts go in.
 """
@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
-import shutil
-import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +19,10 @@ from typing import Any
 from pipelines import lineage, settings, versioning
 from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import TEMPORARY_PREFIX, atomic_path, canonical_json, sha256_file
+from pipelines.files import TEMPORARY_PREFIX, canonical_json, sha256_file
 from pipelines.ledger import exclusive
+from pipelines.registry import database
+from pipelines.registry.client import Client, process_address, translated
 from pipelines.workspace import Workspace
 
 KEY = "retrain.key"
@@ -36,16 +31,6 @@ PROMOTER = "promoting_workspace"
 EPOCH = "epoch"
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits of one log_batch
 DATASET_DIGEST_CHARACTERS = 36  # width of MLflow's column; the full hash stands in the lineage
-TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"}
-
-LOCATIONS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-"""Where MLflow stores absolute paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +73,7 @@ class Submission:
 
 def complete_version(workspace: Workspace, key: str) -> dict[str, Any] | None:
     """The finished version of this key, if there is one; makes no database to find that out."""
-    if is_embedded(workspace) and not workspace.tracking_database.exists():
+    if database.is_embedded(workspace) and not workspace.tracking_database.exists():
         return None
     found = connect(workspace).find_version(key)
     if found is None or not found.complete or not workspace.weights.exists():
@@ -101,68 +86,30 @@ def complete_version(workspace: Workspace, key: str) -> dict[str, Any] | None:
 def connect(workspace: Workspace, name: str | None = None) -> Registry:
     """The workspace's registry, ready to use. ``name`` is ``register.name`` of params.yaml unless given."""
     settings.apply()  # MLflow reads its telemetry switches when it is imported
-    if is_embedded(workspace):
-        ensure_database(workspace)
-        rebase(workspace)
+    if database.is_embedded(workspace):
+        database.ensure_database(workspace)
+        database.rebase(workspace)
     from mlflow import MlflowClient
 
     chosen = name or parameters.load(workspace.params).register_.name
-    uri = tracking_uri(workspace)
-    return Registry(workspace=workspace, name=chosen, uri=uri, client=_Client(MlflowClient(uri)))
+    uri = database.tracking_uri(workspace)
+    return Registry(workspace=workspace, name=chosen, uri=uri, client=Client(MlflowClient(uri)))
 
 
 @contextlib.contextmanager
 def read_only(workspace: Workspace, name: str) -> Iterator[Registry | None]:
-    """The registry for those who only look: of an embedded database a private copy, so that a running retrain
-    and a read-only or moved workspace are no obstacle. None where nothing was ever registered.
-    """
+    """The registry for those who only look: of an embedded database a private copy. None where there is none."""
     settings.apply()
-    if not is_embedded(workspace):
+    if not database.is_embedded(workspace):
         yield connect(workspace, name)
-        return
-    if not workspace.tracking_database.exists():
+    elif not workspace.tracking_database.exists():
         yield None
-        return
-    from mlflow import MlflowClient
+    else:
+        from mlflow import MlflowClient
 
-    with tempfile.TemporaryDirectory(prefix="lclsc-registry-") as folder:
-        copy = Path(folder) / workspace.tracking_database.name
-        with (
-            contextlib.closing(_open_read_only(workspace.tracking_database)) as source,
-            contextlib.closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
-            _rebase(target, str(workspace.tracking_artifacts))
-        uri = f"sqlite:///{copy}"
-        yield Registry(workspace=workspace, name=name, uri=uri, client=_Client(MlflowClient(uri)))
-
-
-def tracking_uri(workspace: Workspace) -> str:
-    """``MLFLOW_TRACKING_URI``, by default the workspace's own SQLite database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _embedded_uri(workspace)
-
-
-def is_embedded(workspace: Workspace) -> bool:
-    return tracking_uri(workspace) == _embedded_uri(workspace)
-
-
-def ensure_database(workspace: Workspace) -> None:
-    """Create or migrate the embedded database, once: processes that meet a missing one crash each other."""
-    with exclusive(workspace, "tracking"):
-        if workspace.tracking_database.exists():
-            _migrate(workspace)
-        else:
-            with atomic_path(workspace.tracking_database) as draft:
-                _open_store(f"sqlite:///{draft}", workspace.tracking_artifacts)
-
-
-def rebase(workspace: Workspace) -> bool:
-    """Let the embedded database point into this workspace; True when it had been moved or copied.
-
-    The artifact location of MLflow's default experiment says where the workspace was before.
-    """
-    with exclusive(workspace, "tracking"), contextlib.closing(_database(workspace)) as database:
-        return _rebase(database, str(workspace.tracking_artifacts))
+        with database.private_copy(workspace) as copy:
+            uri = f"sqlite:///{copy}"
+            yield Registry(workspace=workspace, name=name, uri=uri, client=Client(MlflowClient(uri)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +128,7 @@ class Registry:
         found = self.client.get_experiment_by_name(self.name)
         if found is not None:
             return str(found.experiment_id)
-        location = str(self.workspace.tracking_artifacts) if is_embedded(self.workspace) else None
+        location = str(self.workspace.tracking_artifacts) if database.is_embedded(self.workspace) else None
         try:
             return str(self.client.create_experiment(self.name, artifact_location=location))
         except OutsideSystemError:
@@ -414,7 +361,7 @@ class Registry:
             if existing is not None:
                 return existing
             self._ensure_model()
-            with _process_address(self.uri):
+            with process_address(self.uri):
                 made = self.client.create_model_version(
                     self.name,
                     f"models:/{model_id}",
@@ -464,7 +411,7 @@ class Registry:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as name:
             draft = Path(name) / "package"
             draft.mkdir()
-            with _process_address(self.uri), _translated("download_artifacts"):
+            with process_address(self.uri), translated("download_artifacts"):
                 download_artifacts(artifact_uri=source, dst_path=str(draft), tracking_uri=self.uri)
             draft.rename(folder)
 
@@ -480,54 +427,6 @@ def refuse_other_weights(existing: Version, record: Mapping[str, Any]) -> None:
         f" this one on {now}.",
         "Retrain on the first platform, or change train.seed to register a model of this one.",
     )
-
-
-class _Client:
-    """MLflow's client with this project's errors."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            with _translated(name):
-                return method(*arguments, **named)
-
-        return call
-
-
-@contextlib.contextmanager
-def _translated(action: str) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise OutsideSystemError(
-            "mlflow",
-            f"MLflow refused {action}: {error.message}",
-            "Look at the tracking server or at mlflow.db, and run the same command again.",
-            transient=error.error_code in TRANSIENT,
-        ) from error
-
-
-@contextlib.contextmanager
-def _process_address(uri: str) -> Iterator[None]:
-    """The store resolves ``models:/`` through the process's address, whatever client asked: lend it ours.
-
-    Without it MLflow makes a stray mlflow.db in the working directory and finds nothing there.
-    """
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _tags(submission: Submission, record: Mapping[str, Any]) -> dict[str, str]:
@@ -563,87 +462,6 @@ def _require_record(record: Mapping[str, Any], version: Version) -> None:
             f"The package of version {version.version} carries another lineage than the registry names.",
             "Restore the artifact store from a backup; do not use this version.",
         )
-
-
-def _embedded_uri(workspace: Workspace) -> str:
-    return f"sqlite:///{workspace.tracking_database}"
-
-
-def _open_store(uri: str, artifacts: Path) -> None:
-    """Opening a store makes its tables and its default experiment."""
-    settings.apply()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    for chatty in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    SqlAlchemyStore(uri, str(artifacts))._dispose_engine()
-
-
-def _migrate(workspace: Workspace) -> None:
-    """Bring an older schema up to date, with a copy beside it: migrations are not transactional.
-
-    Asked before MLflow opens the file, because it migrates some old databases without a word.
-    """
-    if _schema_revision(workspace) == _wanted_revision():
-        return
-    backup = workspace.tracking_database.with_name(f"mlflow.db.{time.strftime('%Y%m%dT%H%M%S')}")
-    shutil.copy2(workspace.tracking_database, backup)
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", _embedded_uri(workspace)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise OutsideSystemError(
-            "mlflow_migration",
-            f"MLflow could not migrate mlflow.db: {done.stderr[-300:]}",
-            f"The database before the attempt is {backup.name}; a newer lclsc may have written it.",
-        )
-
-
-def _schema_revision(workspace: Workspace) -> str | None:
-    with contextlib.closing(_database(workspace)) as database:
-        try:
-            row = database.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:
-            return None
-    return str(row[0]) if row else None
-
-
-def _wanted_revision() -> str:
-    from alembic.script import ScriptDirectory
-    from mlflow.store import db_migrations
-
-    return str(ScriptDirectory(str(Path(db_migrations.__file__).parent)).get_current_head())
-
-
-def _database(workspace: Workspace) -> sqlite3.Connection:
-    return sqlite3.connect(workspace.tracking_database, timeout=20)
-
-
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    """Beside a writer; on a medium that cannot be written to, where SQLite may not lock, as it stands."""
-    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    mode = "mode=ro" if writable else "mode=ro&immutable=1"
-    return sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?{mode}", uri=True, timeout=20)
-
-
-def _rebase(database: sqlite3.Connection, new: str) -> bool:
-    old = _recorded_artifacts(database)
-    if old is None or old == new:
-        return False
-    with database:
-        for table, column in LOCATIONS:
-            database.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 (names from LOCATIONS)
-                f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-            )
-    return True
-
-
-def _recorded_artifacts(database: sqlite3.Connection) -> str | None:
-    """``<root>/mlartifacts`` as it was when the database was last opened here."""
-    row = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
-    suffix = f"/{Workspace(Path('/')).tracking_artifacts.name}/0"
-    return row[0][: -len("/0")] if row and row[0].endswith(suffix) else None
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
