@@ -9,76 +9,25 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from pipelines import video
+from pipelines import near_copy_check, video
+from pipelines.candidate import Candidate, Check, Look, Remark
 from pipelines.errors import VideoError
 from pipelines.params import IntakeParams
-from pipelines.video import Frame
 from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace
 
 NEVER_WAIVED = frozenset({"near_copy_across_split"})
 """Codes of judges that ``intake --release`` cannot overrule: patients never move."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A clip that decoded to its end."""
-
-    video_id: str
-    patient_id: str  # the pseudonym
-    label: str
-    split: str  # of this patient: recorded, or asked for by the sender; empty while undecided
-    path: Path  # the private copy that was hashed
-    frames: int
-    size_px: tuple[int, int]  # height, width
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remark:
-    """Worth a person's look; the clip is taken in all the same. Machines match on ``code``."""
-
-    code: str
-    note: str
-    beside: str = ""  # a patient_id: this patient must come to the same side of the split
-
-    def as_json(self) -> dict[str, str]:
-        return asdict(self)
-
-
-class Look(Protocol):
-    """Sees one clip, in the child. Made without arguments, from a class that can be imported by name."""
-
-    def see(self, frame: Frame) -> None: ...
-
-    def summary(self) -> Any:
-        """What the judge needs to know, as JSON."""
-        ...
-
-
-class Judge(Protocol):
-    """Weighs the clips of one batch, one after another."""
-
-    def judge(self, candidate: Candidate, summary: Any) -> Iterable[Remark]: ...
-
-    def taken(self, candidate: Candidate, summary: Any) -> None:
-        """The clip went in."""
-        ...
-
-
-class Check(NamedTuple):
-    look: type[Look]
-    judge: Callable[[Workspace], Judge]  # made anew for every batch
-
-
 WALL_TO_CPU = 5
 """A busy machine may give a process so small a share of the time; beyond it, it hangs."""
 
-CHECKS: tuple[Check, ...] = ()
+CHECKS: tuple[Check, ...] = (Check(near_copy_check.Look, near_copy_check.Judge),)
 """Asked in this order."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines import incoming, intake_batch, intake_record, mask_stack, progress, quarantine, sources
 from pipelines.book import Book, Described, Refused
-from pipelines.clip_checks import Candidate, Remark
+from pipelines.candidate import Candidate, Remark
 from pipelines.errors import StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.incoming import IncomingVideo, NamedAside, RowError

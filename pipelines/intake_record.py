@@ -40,7 +40,8 @@ def _new_splits(batch: Batch) -> dict[str, str]:
         batch.report.new_labels = sorted({video.label for video in book.new_videos})
         changes = {"intake": {"labels": batch.report.new_labels}}
         params_file.write(batch.workspace.params, batch.workspace.params, changes)
-    added = split.assign(book.splits, _labels_of(book.videos.values()), book.wanted, params.split)
+    labels = _labels_of(book.videos.values())
+    added = split.assign(book.splits, labels, book.wanted, params.split, together=_together(batch))
     batch.report.patients = dict(sorted(Counter(added.values()).items()))
     return added
 
@@ -52,7 +53,9 @@ def _note(batch: Batch, version: str, released: dict[str, dict[str, str]]) -> No
     if book.new_videos:
         videos = sorted(video.video_id for video in book.new_videos)
         patients = len({video.patient_id for video in book.new_videos})
-        events.append(("taken_in", version, {"videos": videos, "patients": patients}))
+        near_copies = [[remark["video_id"], remark["other"]] for remark in _near_copies(batch)]
+        copies = {"near_copies": near_copies} if near_copies else {}
+        events.append(("taken_in", version, {"videos": videos, "patients": patients} | copies))
     for video_id, data in sorted(released.items()):
         events.append(("released", video_id, dict(data)))
     for video_id, changes in sorted(book.corrections.items()):
@@ -61,6 +64,16 @@ def _note(batch: Batch, version: str, released: dict[str, dict[str, str]]) -> No
     for event, subject, data in events:
         if last.get((event, subject)) != data:
             ledger.append(batch.workspace, actor="intake", event=event, subject=subject, data=data)
+
+
+def _near_copies(batch: Batch) -> list[dict[str, Any]]:
+    return [remark for remark in batch.report.remarks if remark["code"] == "near_copy"]
+
+
+def _together(batch: Batch) -> list[tuple[str, str]]:
+    """Patients whose clips are near copies of each other."""
+    videos = batch.book.videos
+    return [(videos[item["video_id"]].patient_id, item["beside"]) for item in _near_copies(batch) if item["beside"]]
 
 
 def _labels_of(videos: Iterable[Video]) -> dict[str, set[str]]:

@@ -21,23 +21,36 @@ def assign(
     labels_of: Mapping[str, set[str]],
     wanted: Mapping[str, str],
     params: SplitParams,
+    together: Iterable[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Splits of the patients in ``labels_of`` that have none yet, in the order to append them.
 
     known      patient_id -> split, never changed
     labels_of  patient_id -> classes, known and new patients
     wanted     patient_id -> split that the sender asked for
+    together   pairs of patients whose videos are copies of one another; they come to one side
     """
     patients_per_label = Counter(label for labels in labels_of.values() for label in labels)
     stratum = {patient: rarest_label(labels, patients_per_label) for patient, labels in labels_of.items()}
     counts = Counter((stratum[patient], split) for patient, split in known.items() if patient in stratum)
-    added: dict[str, str] = {}
+    groups, added = _groups(together), dict[str, str]()
     for patient in sorted(set(labels_of) - set(known)):
         label = stratum[patient]
-        split = wanted.get(patient) or _neediest(counts, label, params)
+        group = groups.get(patient, [patient])
+        said = [where[one] for where in (known, wanted, added) for one in group if one in where]
+        split = said[0] if said else _neediest(counts, label, params)
         counts[label, split] += 1
         added[patient] = split
     return added
+
+
+def _groups(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Everybody who hangs together over any number of pairs, sorted, under the name of each."""
+    groups: dict[str, list[str]] = {}
+    for one, other in pairs:
+        merged = sorted({*groups.get(one, [one]), *groups.get(other, [other])})
+        groups |= dict.fromkeys(merged, merged)
+    return groups
 
 
 def _neediest(counts: Counter[tuple[str, str]], label: str, params: SplitParams) -> str:

@@ -28,7 +28,7 @@ from pipelines.workspace import Workspace
 PICTURES = ("report.html", "saliency_sheet.png")
 """Kept with a run, and showing frames of its test patients."""
 
-WITH_PIXELS = ("scores", "ray", "reproduce", "packages")
+WITH_PIXELS = ("scores", "ray", "reproduce", "packages", "near_copies")
 """Folders of .state that hold frames, maps of them, or what was computed frame by frame; all can be made again."""
 
 

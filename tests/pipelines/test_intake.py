@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import clip_checks, intake, ledger, manifest, quarantine, sources, versioning
-from pipelines.clip_checks import Candidate, Remark
+from pipelines.candidate import Candidate, Remark
 from pipelines.errors import VideoError
 from pipelines.files import sha256_file
 from pipelines.intake_batch import IntakeReport

@@ -1,0 +1,183 @@
+"""Near copies at intake: named, kept on one side of the split, and set aside where two sides would share one.
+
+Keeps  .state/near_copies/<video_id>.npy   fingerprint.BLOB; what is missing there is computed from videos/ again
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines import manifest, video
+from pipelines.candidate import Candidate, Remark
+from pipelines.errors import LclscError, VideoError
+from pipelines.files import write_bytes
+from pipelines.near_copy import Index, Match
+from pipelines.video import Frame, fingerprint
+from pipelines.video.fingerprint import Blobs, Fingerprinter
+from pipelines.video.isolation import run_isolated
+from pipelines.workspace import Workspace, private_folder
+
+FORMAT = 1  # raise it when the same clip no longer gives the same blobs
+
+
+class Look:
+    """In the child: the clip's blobs, packed."""
+
+    def __init__(self) -> None:
+        self.fingerprinter = Fingerprinter()
+
+    def see(self, frame: Frame) -> None:
+        self.fingerprinter.see(frame)
+
+    def summary(self) -> str:
+        return _packed(self.fingerprinter.blobs())
+
+
+class Judge:
+    """Compares each clip with all that are in, and keeps the patients of copies together."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.store = Store(workspace)
+        self.sides = Sides(manifest.read_splits(workspace.splits))
+        self.patients: dict[str, str] = {}
+        self.index: Index | None = None
+        self.missing = 0
+
+    def judge(self, candidate: Candidate, summary: Any) -> Iterator[Remark]:
+        """Remarks on each copy; VideoError where it stands on another side of the split."""
+        matches = self._filled().find(_unpacked(summary))
+        self.sides.decide(candidate.patient_id, candidate.split)
+        for match in matches:
+            self._require_one_side(candidate, match)
+        for match in matches:
+            other = self.patients[match.video_id]
+            same = other == candidate.patient_id
+            note = f"Near copy of {match.video_id[:12]}, of {'the same' if same else 'another'} patient."
+            yield Remark(code="near_copy", note=note, other=match.video_id, beside="" if same else other)
+        if self.missing:
+            note = f"Not compared with {self.missing} earlier videos: their files are not here (`dvc pull`)."
+            yield Remark(code="near_copies_unknown", note=note)
+
+    def taken(self, candidate: Candidate, summary: Any) -> None:
+        blobs = _unpacked(summary)
+        for match in self._filled().find(blobs):
+            self.sides.join(candidate.patient_id, self.patients[match.video_id])
+        self.store.write(candidate.video_id, fingerprint.thinned(blobs))
+        self._add(candidate.video_id, candidate.patient_id, fingerprint.thinned(blobs))
+
+    def _require_one_side(self, candidate: Candidate, match: Match) -> None:
+        here, there = self.sides.of(candidate.patient_id), self.sides.of(self.patients[match.video_id])
+        if here and there and here != there:
+            raise VideoError(
+                "near_copy_across_split",
+                f"A near copy of {match.video_id}, which stands in {there}; this one's patient stands in {here}.",
+                "Find out whose recording it is: the same frames cannot be on both sides. Patients never move.",
+            )
+
+    def _filled(self) -> Index:
+        """The index over the manifest, loaded at the first question."""
+        if self.index is None:
+            self.index = Index()
+            rows = manifest.read_videos(self.workspace.manifest)
+            self.store.prune({row.video_id for row in rows})
+            files = self.workspace.video_files() if rows else {}
+            for row in rows:
+                blobs = self.store.read(row.video_id, files.get(row.video_id))
+                if blobs is None:
+                    self.missing += 1
+                else:
+                    self._add(row.video_id, row.patient_id, blobs)
+        return self.index
+
+    def _add(self, video_id: str, patient_id: str, blobs: Blobs) -> None:
+        assert self.index is not None
+        self.patients[video_id] = patient_id
+        self.index.add(video_id, blobs)
+
+
+@dataclass
+class Sides:
+    """Patients who must stay together, and the side of the split where one of them is known to stand."""
+
+    splits: dict[str, str]
+    parents: dict[str, str] = field(default_factory=dict)
+
+    def first(self, patient_id: str) -> str:
+        while patient_id in self.parents:
+            patient_id = self.parents[patient_id]
+        return patient_id
+
+    def of(self, patient_id: str) -> str:
+        return self.splits.get(self.first(patient_id), "")
+
+    def decide(self, patient_id: str, split: str) -> None:
+        if split:
+            self.splits.setdefault(self.first(patient_id), split)
+
+    def join(self, patient_id: str, other: str) -> None:
+        here, there = self.first(patient_id), self.first(other)
+        if here != there:
+            split = self.of(here) or self.of(there)
+            self.parents[here] = there
+            self.decide(there, split)
+
+
+class Store:
+    """Fingerprints on disk: of tissue and of nothing around it, and as private as the run state beside them."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = workspace.state / "near_copies" / f"{FORMAT}"
+
+    def read(self, video_id: str, source: Path | None) -> Blobs | None:
+        """As kept, or from the video again; None where neither is here or the video cannot be decoded any more."""
+        path = self._path(video_id)
+        if path.exists():
+            return np.asarray(np.load(path, allow_pickle=False))
+        if source is None:
+            return None
+        try:
+            blobs = fingerprint.thinned(_unpacked(run_isolated(fingerprint_of, source)))
+        except LclscError:
+            return None
+        self.write(video_id, blobs)
+        return blobs
+
+    def write(self, video_id: str, blobs: Blobs) -> None:
+        content = io.BytesIO()
+        np.save(content, blobs, allow_pickle=False)
+        private_folder(self.folder)
+        write_bytes(self._path(video_id), content.getvalue())
+
+    def prune(self, video_ids: set[str]) -> None:
+        """Forget what the manifest does not name any more."""
+        for path in self.folder.glob("*.npy"):
+            if path.stem not in video_ids:
+                path.unlink()
+
+    def _path(self, video_id: str) -> Path:
+        return self.folder / f"{video_id}.npy"
+
+
+def fingerprint_of(path: str) -> str:
+    """In a child: the packed blobs of a clip that is in already."""
+    look = Look()
+    for frame in video.read_frames(Path(path)):
+        look.see(frame)
+    return look.summary()
+
+
+def _packed(blobs: Blobs) -> str:
+    return base64.b64encode(zlib.compress(blobs.tobytes(), 1)).decode()
+
+
+def _unpacked(text: str) -> Blobs:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), fingerprint.BLOB)
