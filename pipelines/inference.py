@@ -5,6 +5,7 @@ What evaluation measures, ``lclsc predict`` shows and a served model answers is 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import lclsc
 from pipelines.errors import WrongUseError
 from pipelines.files import read_json
 from pipelines.params import ExtractParams
-from pipelines.video import fov
-from pipelines.video.prepared import prepare
+from pipelines.video import fov, prepared
+from pipelines.video.geometry import inside_mask
+from pipelines.video.isolation import Limits, run_isolated
 
 BATCH = 32
+LIMITS = Limits(memory_mib=1024, cpu_seconds=3600, wall_seconds=4 * 3600)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,17 +121,19 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 def predict_video(classifier: Classifier, path: Path) -> VideoPrediction:
-    """Read, prepare and classify every frame of a clip the way extraction would have stored it."""
-    clip = prepare(path, classifier.extract, batch=BATCH)
-    batches = list(clip.batches)
-    images_NSS = np.concatenate([batch.images_NSS for batch in batches])
-    fov_NSS = np.broadcast_to(clip.view.inside(classifier.extract.side_px), images_NSS.shape)
+    """Classify every frame of a clip, prepared in a child with limits as extraction would have stored it."""
+    side_px = classifier.extract.side_px
+    with tempfile.TemporaryDirectory(prefix="lclsc-frames-") as folder:
+        images = Path(folder) / "images"
+        clip = run_isolated(prepared.spool, path.absolute(), classifier.extract.model_dump(), images, limits=LIMITS)
+        images_NSS = np.fromfile(images, np.uint8).reshape(-1, side_px, side_px)
+    fov_NSS = np.broadcast_to(inside_mask(clip["view"], side_px), images_NSS.shape)
     return VideoPrediction(
-        frame_index_N=np.array([index for batch in batches for index in batch.frame_index], dtype=np.int32),
-        pts_seconds_N=np.array([seconds for batch in batches for seconds in batch.pts_seconds]),
+        frame_index_N=np.array(clip["frame_index"], dtype=np.int32),
+        pts_seconds_N=np.array(clip["pts_seconds"]),
         images_NSS=images_NSS,
         fov_NSS=fov_NSS,
-        keep_N=np.array([reason is None for batch in batches for reason in batch.reasons]),
+        keep_N=np.array(clip["keep"]),
         prediction=classifier.predict(images_NSS, fov_NSS),
     )
 

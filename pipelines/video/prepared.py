@@ -21,6 +21,8 @@ from pipelines.video.frame import Frame
 from pipelines.video.quality import Quality
 from pipelines.video.window import Window
 
+SPOOLED = 32  # frames in memory at a time
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
@@ -52,6 +54,20 @@ def prepare(path: Path, params: ExtractParams, *, batch: int) -> Prepared:
     first = fov.look_at(frames)
     view = fov.of_frames(first)
     return Prepared(window=clip.window, view=view, batches=_batches(chain(_let_go(first), frames), view, params, batch))
+
+
+def spool(source: str, params: dict[str, Any], images: str) -> dict[str, Any]:
+    """For a child process: all pictures go into the file ``images``, (N, S, S) uint8; the rest is the answer."""
+    extract = ExtractParams.model_validate(params)
+    clip = prepare(Path(source), extract, batch=SPOOLED)
+    answer: dict[str, Any] = {"frame_index": [], "pts_seconds": [], "keep": []}
+    with Path(images).open("xb") as file:
+        for batch in clip.batches:
+            file.write(batch.images_NSS.tobytes())
+            answer["frame_index"] += batch.frame_index
+            answer["pts_seconds"] += batch.pts_seconds
+            answer["keep"] += [reason is None for reason in batch.reasons]
+    return answer | {"view": clip.view.stored(extract.side_px)}
 
 
 def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

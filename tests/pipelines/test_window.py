@@ -12,9 +12,12 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from pipelines import params as parameters
 from pipelines import video
 from pipelines.video import window
 from pipelines.video.frame import RawFrame
+from pipelines.video.isolation import run_isolated
+from pipelines.video.prepared import prepare, spool
 from pipelines.video.window import Rule, Window
 
 SIDE_PX = 96
@@ -98,3 +101,15 @@ def test_real_measurements_use_the_whole_range(tmp_path: Path) -> None:
     assert clip.window is not None
     assert grey.min() == 0
     assert grey.max() == 255
+
+
+def test_prediction_prepares_frames_in_a_child_as_extraction_does_here(tmp_path: Path) -> None:
+    shipped = parameters.load(Path(__file__).parents[2] / "params.yaml").extract
+    params = shipped.model_copy(update={"side_px": 64, "window_low": 5.0, "window_high": 95.0})
+    path = clip_files.mkt(tmp_path / "clip.mkt", measured())
+    here = prepare(path, params, batch=5)
+    images_NSS = np.concatenate([batch.images_NSS for batch in here.batches])
+    said = run_isolated(spool, path, params.model_dump(), tmp_path / "images")
+    assert np.array_equal(np.fromfile(tmp_path / "images", np.uint8).reshape(-1, 64, 64), images_NSS)
+    assert said["view"] == here.view.stored(64)
+    assert said["pts_seconds"] == pytest.approx([index / 9 for index in range(8)])
