@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 LCLSC := $(BIN)/lclsc
 
-.PHONY: install demo check test bench bench-deps clean-demo
+.PHONY: install demo check test bench bench-deps hostile fuzz clean-demo
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     install, and run the whole line on phantom videos in demo/"
 	@echo "make test     install, and run the tests"
 	@echo "make check    install, and check formatting, style, types and import contracts"
+	@echo "make hostile  install, and take hundreds of hostile and broken files in"
+	@echo "make fuzz     install, and feed 100 000 drawn inputs to each reader of our own"
 	@echo "make bench    install, and run the benchmarks (make bench-deps first, to measure beside the peers)"
 
 install: $(VENV)/.installed
@@ -47,6 +49,13 @@ test: install .media/.fetched
 	mkdir -p .media
 	-$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation \
 		--require-hashes --dest .media -r tests/media.txt && touch $@
+
+# All of what the tests take a seeded sample of: hostile files through intake, and 100 000 inputs a reader.
+hostile: install
+	cd tests && ../$(BIN)/python -m hostile.run
+
+fuzz: install
+	cd tests && ../$(BIN)/python -m hostile.fuzz
 
 # Each peer lives in .peers/<environment>; one that does not install is reported as not measured, with pip's last line.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))

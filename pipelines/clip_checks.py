@@ -42,7 +42,7 @@ class Panel:
         """Decode to the end, in a child with limits; VideoError when that does not work."""
         looks = [f"{check.look.__module__}:{check.look.__qualname__}" for check in self.checks]
         frames, height_px, width_px, summaries = run_isolated(
-            survey, path, looks, asdict(_caps(params, waived)), limits=_limits(params, waived)
+            survey, path, looks, asdict(_caps(params, waived)), limits=limits_of(params, waived)
         )
         return Survey(frames, (height_px, width_px), summaries)
 
@@ -79,7 +79,7 @@ def _caps(params: IntakeParams, waived: str) -> video.Caps:
     return replace(caps, **{name: math.inf}) if hasattr(caps, name) else caps
 
 
-def _limits(params: IntakeParams, waived: str) -> Limits:
+def limits_of(params: IntakeParams, waived: str = "") -> Limits:
     """Of the process that decodes; ten times as much where a person said so."""
     seconds = params.max_decode_seconds * (10 if waived == "over_decode_time" else 1)
     memory_mib = params.max_memory_mib * (10 if waived == "over_memory" else 1)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Rename what is on disk to the last byte."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    """Rename what is on disk to the last byte: a file, or a folder of files."""
+    for file in temporary.iterdir() if temporary.is_dir() else (temporary,):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    if temporary.is_dir():
+        _sync_folder(temporary)
+        remove(path)  # a folder is not renamed over another
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -85,7 +98,7 @@ def write_json(path: Path, value: Any) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Sweep what killed writers left. Only while holding the lock that covers ``folder``."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+        remove(leftover)
 
 
 def _sync_folder(folder: Path) -> None:

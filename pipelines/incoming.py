@@ -15,11 +15,15 @@ from pipelines.errors import VideoError, WrongUseError
 from pipelines.files import write_text
 from pipelines.manifest import DOMAINS, SPLITS
 from pipelines.sources import Source
+from pipelines.video.frame_folder import RATE_FILE
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("path", "patient_id", "label")
 OPTIONAL = ("domain", "site", "split", "mask", "consent", "sha256")
-VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v"}
+VIDEO_SUFFIXES = {
+    *(".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v"),
+    *(".dcm", ".tif", ".tiff", ".mkt"),
+}
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 TEXT_LENGTHS = {"patient_id": 256, "site": 64, "consent": 256}
 MAX_MANIFEST_BYTES = 64 << 20
@@ -101,8 +105,10 @@ def draft(folder: Path) -> Path:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*REQUIRED, *OPTIONAL], lineterminator="\n")
     writer.writeheader()
+    frames = {path.parent for path in folder.rglob(RATE_FILE)}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.is_symlink():
+        plain = path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and path.parent not in frames
+        if path in frames or (plain and not path.is_symlink()):
             writer.writerow(_guess(path.relative_to(folder)))
     write_text(target, text.getvalue())
     return target

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipelines import incoming, intake_batch, intake_record, mask_stack, progress, quarantine, sources
 from pipelines.book import Book, Described, Refused
 from pipelines.candidate import Candidate, Remark
+from pipelines.clip_checks import limits_of
 from pipelines.errors import StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.incoming import IncomingVideo, NamedAside, RowError
@@ -135,7 +136,7 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
 def _copied(batch: Batch, row: IncomingVideo, column: str, path: str, target: Path) -> str:
     """SHA-256 of the copy; Refused where there is no such file."""
     try:
-        return sources.copy(batch.source, path, target)
+        return sources.copy(batch.source, path, target, batch.params.intake.max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         raise _refused(row, column, path, "path_missing", "does not exist") from None
 
@@ -178,7 +179,8 @@ def _accept(
 def _keep_mask(batch: Batch, video_id: str, shape_FHW: tuple[int, int, int]) -> str:
     """Check the ground truth against its video and keep it; returns its SHA-256."""
     target = batch.workspace.masks / f"{video_id}.tif"
-    mask_stack.rewrite(batch.mask_copy, target, shape_FHW)  # written anew: what else the file says stays outside
+    limits = limits_of(batch.params.intake)
+    mask_stack.rewrite(batch.mask_copy, target, shape_FHW, limits)  # anew: what else its file says stays outside
     return sha256_file(target)
 
 

@@ -13,7 +13,7 @@ from pipelines import params as parameters
 from pipelines.book import Book, Described, now
 from pipelines.clip_checks import Panel
 from pipelines.errors import VideoError
-from pipelines.files import TEMPORARY_PREFIX, digest
+from pipelines.files import TEMPORARY_PREFIX, digest, remove
 from pipelines.incoming import IncomingVideo, NamedAside, RowError
 from pipelines.sources import Source
 from pipelines.workspace import Workspace, private_folder
@@ -73,8 +73,8 @@ class Batch:
         return private_folder(self.workspace.videos) / f"{TEMPORARY_PREFIX}incoming-mask"
 
     def clear(self) -> None:
-        self.copy.unlink(missing_ok=True)
-        self.mask_copy.unlink(missing_ok=True)
+        remove(self.copy)
+        remove(self.mask_copy)
 
 
 def set_bytes_aside(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import VideoError
 from pipelines.files import atomic_path
-from pipelines.video.isolation import run_isolated
+from pipelines.video.isolation import Limits, run_isolated
 
 
 def write(path: Path, masks_FHW: NDArray[np.bool_]) -> None:
@@ -27,32 +29,51 @@ def write(path: Path, masks_FHW: NDArray[np.bool_]) -> None:
             )
 
 
-def rewrite(source: Path, target: Path, shape_FHW: tuple[int, int, int]) -> None:
+def rewrite(source: Path, target: Path, shape_FHW: tuple[int, int, int], limits: Limits) -> None:
     """Read somebody's mask in a child, and keep it at ``target``. VideoError where it does not fit its video."""
     with atomic_path(target) as temporary:
         try:
-            found = tuple(run_isolated(_rewrite, source, temporary))
+            run_isolated(_rewrite, source, temporary, shape_FHW, limits=limits)
         except VideoError as error:
+            if error.code.startswith("mask_"):
+                raise
             raise VideoError("mask_unreadable", f"The mask: {error.cause}", "Export the mask again.") from None
-        if found != shape_FHW:
-            raise VideoError(
-                "mask_mismatch",
-                f"The mask has {found[0]} pages of {found[1:]}; the video {shape_FHW[0]} frames of {shape_FHW[1:]}.",
-                "Export one mask page for each frame, at the video's size.",
-            )
 
 
-def _rewrite(source: str, target: str) -> tuple[int, ...]:
-    masks_FHW = read(Path(source))
-    write(Path(target), masks_FHW)
-    return masks_FHW.shape
+def _rewrite(source: str, target: str, shape_FHW: list[int]) -> None:
+    write(Path(target), np.stack(list(_fitting_pages(Path(source), *shape_FHW))))
+
+
+def _fitting_pages(path: Path, frames: int, height_px: int, width_px: int) -> Iterator[NDArray[np.bool_]]:
+    """What a page says of itself is checked before its pixels are unpacked, and no page is read in vain."""
+    count = 0
+    with _readable(), tifffile.TiffFile(path) as stack:
+        for count, page in enumerate(stack.pages, start=1):
+            if count > frames or tuple(page.shape) != (height_px, width_px):
+                raise _mismatch(f"page {count} has {page.shape}", frames, height_px, width_px)
+            yield page.asarray() != 0
+    if count != frames:
+        raise _mismatch(f"it has {count} pages", frames, height_px, width_px)
+
+
+def _mismatch(found: str, frames: int, height_px: int, width_px: int) -> VideoError:
+    return VideoError(
+        "mask_mismatch",
+        f"The mask does not fit: {found}; the video has {frames} frames of {height_px} x {width_px}.",
+        "Export one mask page for each frame, at the video's size.",
+    )
 
 
 def read(path: Path) -> NDArray[np.bool_]:
     """Every page, (F, H, W): set where a page is not 0. VideoError when it is no such stack."""
+    with _readable(), tifffile.TiffFile(path) as stack:
+        return np.stack([page.asarray() != 0 for page in stack.pages])
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
     try:
-        with tifffile.TiffFile(path) as stack:
-            return np.stack([page.asarray() != 0 for page in stack.pages])
+        yield
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):
         raise VideoError(
             "mask_unreadable", "The mask is not a readable TIFF with pages of one size.", "Export it again."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import VideoError, WrongUseError
-from pipelines.files import digest, read_json, write_json
+from pipelines.files import digest, move_into_place, read_json, remove, write_json
 from pipelines.workspace import Workspace, private_folder
 
 MIN_PREFIX = 8
@@ -50,7 +50,7 @@ def set_aside(workspace: Workspace, record: Record, copy: Path | None = None, ma
     folder = private_folder(workspace.quarantine)
     for source, name in ((copy, record.file), (mask, record.mask)):
         if source is not None and name:
-            source.replace(folder / name)
+            move_into_place(source, folder / name)
     write_json(folder / f"{record.quarantine_id}.json", record.as_json())
 
 
@@ -90,7 +90,7 @@ def discard(workspace: Workspace, record: Record) -> None:
     (workspace.quarantine / f"{record.quarantine_id}.json").unlink(missing_ok=True)
     for name in (record.file, record.mask):
         if name:
-            (workspace.quarantine / name).unlink(missing_ok=True)
+            remove(workspace.quarantine / name)
 
 
 def reason_of(error: VideoError) -> dict[str, str]:

@@ -13,13 +13,15 @@ import hashlib
 import os
 import signal
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from pipelines.errors import LclscError, OutsideSystemError, VideoError, WrongUseError
-from pipelines.files import CHUNK_BYTES
+from pipelines.files import CHUNK_BYTES, remove
+from pipelines.video import faults, frame_folder
 
 KEEP_FREE_BYTES = 1 << 30  # what a copy leaves on the disk for tables, the ledger and git
 CACHES = ("simplecache", "filecache", "blockcache", "cached")
@@ -47,6 +49,10 @@ class Source(Protocol):
         """What changes when the file does (size, time); FileNotFoundError."""
         ...
 
+    def names(self, path: str) -> list[str]:
+        """The names in a folder, hidden ones left out."""
+        ...
+
 
 def of(place: str | Path) -> Source:
     """The source at a path or an address."""
@@ -58,26 +64,51 @@ def of(place: str | Path) -> Source:
     return RemoteFolder(text)
 
 
-def copy(source: Source, path: str, target: Path, max_bytes: int | None = None) -> str:
-    """SHA-256 of a file, taken while it is copied to ``target``. A file over the cap is not copied on."""
-    sha256, length = hashlib.sha256(), 0
-    room = _free_bytes(target.parent)
+def copy(source: Source, path: str, target: Path, max_bytes: int = sys.maxsize) -> str:
+    """The video id of a file or a folder of frames, taken from what is copied to ``target``.
+
+    What is over the cap is not copied on.
+    """
+    room = _Room(target.parent, max_bytes)
+    remove(target)
+    try:
+        return _copy_file(source, path, target, room)
+    except VideoError as error:
+        if error.code != "folder":
+            raise
+    target.mkdir(mode=0o700)
+    for name in source.names(path):
+        _copy_file(source, f"{path}/{name}", target / name, room)
+    frame_folder.rename_by_order(target)  # names may say who it is, and are not in the id
+    return frame_folder.video_id(target)
+
+
+def _copy_file(source: Source, path: str, target: Path, room: _Room) -> str:
+    sha256 = hashlib.sha256()
     with source.open(path) as reader, target.open("wb") as writer:
         while chunk := reader.read(CHUNK_BYTES):
-            length += len(chunk)
-            if max_bytes is not None and length > max_bytes:
-                raise VideoError(
-                    "too_many_bytes",
-                    f"The file is larger than {max_bytes} bytes.",
-                    "Export it shorter or smaller, or raise the cap in params.yaml, section intake.",
-                )
-            if length > room:
-                raise OutsideSystemError(
-                    "disk_full", "The workspace's disk has no room for the next video.", "Free some disk, run it again."
-                )
+            room.take(len(chunk))
             sha256.update(chunk)
             writer.write(chunk)
     return sha256.hexdigest()
+
+
+class _Room:
+    """What one video may take of the disk."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.cap = self.left = max_bytes
+        self.free = _free_bytes(folder)
+
+    def take(self, length: int) -> None:
+        self.left -= length
+        self.free -= length
+        if self.left < 0:
+            raise faults.fault("over_bytes", f"The video has more than {self.cap} bytes.")
+        if self.free < 0:
+            raise OutsideSystemError(
+                "disk_full", "The workspace's disk has no room for the next video.", "Free some disk, run it again."
+            )
 
 
 def _free_bytes(folder: Path) -> int:
@@ -111,23 +142,34 @@ class LocalFolder:
                 raise _still_written()
             return _state(os.fstat(file.fileno()))
 
+    def names(self, path: str) -> list[str]:
+        with _walked(self.folder, PurePosixPath(path).parts) as here:
+            return sorted(name for name in os.listdir(here) if not name.startswith("."))  # noqa: PTH208 - a descriptor
+
 
 @contextlib.contextmanager
 def open_plain(folder: Path, path: str) -> Iterator[BinaryIO]:
     """A regular file below ``folder``, no link followed on the way, nothing opened that would block or act."""
     *folders, name = PurePosixPath(path).parts
-    with contextlib.ExitStack() as stack:
-        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, here)
-        for part in folders:
-            _require(here, part, stat.S_ISDIR)
-            here = _opened(part, os.O_RDONLY | os.O_DIRECTORY, here)
-            stack.callback(os.close, here)
+    with _walked(folder, folders) as here:
         _require(here, name, stat.S_ISREG)
         with os.fdopen(_opened(name, os.O_RDONLY | os.O_NONBLOCK, here), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise _not_plain("device", "no regular file")
             yield file
+
+
+@contextlib.contextmanager
+def _walked(folder: Path, parts: Sequence[str]) -> Iterator[int]:
+    """A descriptor of the folder below ``folder``, each part opened from the one before it."""
+    with contextlib.ExitStack() as stack:
+        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, here)
+        for part in parts:
+            _require(here, part, stat.S_ISDIR)
+            here = _opened(part, os.O_RDONLY | os.O_DIRECTORY, here)
+            stack.callback(os.close, here)
+        yield here
 
 
 def _require(here: int, part: str, wanted: Any) -> None:
@@ -210,6 +252,12 @@ class RemoteFolder:
             raise _not_plain("folder", "no regular file")
         changing = (info.get(name) for name in ("size", "ETag", "etag", "mtime", "LastModified", "updated", "created"))
         return [str(value) for value in changing]
+
+    def names(self, path: str) -> list[str]:
+        with _reachable(self.name):
+            found = self.files.ls(f"{self.root}/{path}", detail=False)
+        names = (PurePosixPath(str(entry)).name for entry in found)
+        return sorted(name for name in names if name and not name.startswith("."))
 
 
 class _Reader:

@@ -6,6 +6,7 @@ from pipelines.errors import VideoError
 
 REMEDIES = {
     "unreadable": "Export it again, or convert it to MP4.",
+    "damaged": "Copy or export it again.",
     "truncated": "Copy or export it again.",
     "no_video_stream": "Send the file with the pictures.",
     "audio_only": "Send the file with the pictures.",

@@ -7,11 +7,13 @@ depend on the machine.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 import numpy as np
 from av.codec.context import Flags
 from av.video.frame import VideoFrame
@@ -24,6 +26,11 @@ from pipelines.video.frame import RawFrame
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,yuv4mpegpipe"
 """Formats that hold their own frames. Playlists and concat scripts would make FFmpeg open other files."""
+
+CODEC_OPTIONS = {
+    "idct": "simple",  # the faster ones may differ between processors
+    "err_detect": "crccheck+bitstream+buffer+explode",  # else decoders hide damage under pixels they made up
+}
 
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG; anything else, unspecified too, is taken for limited range
 
@@ -72,14 +79,28 @@ def _decode(container: av.container.InputContainer, caps: Caps) -> Iterator[RawF
         caps.require_pixels(stream.width, stream.height)
     stream.thread_type, stream.thread_count = "NONE", 1
     stream.codec_context.flags |= Flags.bitexact
-    stream.codec_context.options = {"idct": "simple"}  # the faster ones may differ between processors
+    stream.codec_context.options = CODEC_OPTIONS
     count, seconds, step = 0, 0.0, float(1 / (stream.average_rate or 1))
-    for decoded in container.decode(stream):
-        seconds = _seconds(decoded, seconds + step if count else 0.0)
-        yield RawFrame(index=count, pts_seconds=seconds, levels_HW=levels(decoded))
-        count += 1
+    with _listening() as said:
+        for decoded in container.decode(stream):
+            if decoded.is_corrupt or any("CRC mismatch" in message for _, _, message in said):
+                raise fault("damaged", f"Frame {count} is damaged: the decoder filled in what it could not read.")
+            seconds = _seconds(decoded, seconds + step if count else 0.0)
+            yield RawFrame(index=count, pts_seconds=seconds, levels_HW=levels(decoded))
+            count += 1
     if stream.frames > count:
         raise fault("truncated", f"The video promises {stream.frames} frames and holds {count}.")
+
+
+@contextmanager
+def _listening() -> Iterator[list[tuple[int, str, str]]]:
+    """What the decoder says while it works: FFV1 reports a broken slice in no other way. One thread decodes."""
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=True) as said:
+            yield said
+    finally:
+        av.logging.set_level(None)
 
 
 def levels(decoded: VideoFrame) -> NDArray[Any]:

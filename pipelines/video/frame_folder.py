@@ -44,6 +44,14 @@ def files(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: (_numbers(file.stem), file.name))
 
 
+def rename_by_order(path: Path) -> None:
+    """Name every frame by its ordinal: other names of the same frames give the same folder."""
+    ordered = files(path)
+    hidden = [file.rename(path / f".{index:06d}") for index, file in enumerate(ordered)]
+    for file in hidden:
+        file.rename(path / file.name[1:])
+
+
 def rate(path: Path) -> float:
     """Frames per second."""
     file = path / RATE_FILE

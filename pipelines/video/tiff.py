@@ -74,6 +74,8 @@ def levels(page: Any, caps: Caps) -> NDArray[Any]:
 
 def _pages(stack: tifffile.TiffFile, path: Path, caps: Caps) -> Iterator[NDArray[Any]]:
     """One picture a frame, whole or not at all."""
+    if not stack.series:
+        raise fault("no_frames", "The stack holds no page.")
     if len(stack.series) != 1:
         raise fault("size_changed", "The pages of the stack differ in size or kind.")
     series = stack.series[0]

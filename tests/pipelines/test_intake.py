@@ -191,7 +191,7 @@ def test_what_is_no_plain_finished_file_is_set_aside_untouched(workspace: Worksp
     with listener, (folder / "open.mp4").open("ab"):
         report = _take_in(workspace, folder)
     assert [item["reason"] for item in sorted(report.quarantined, key=lambda item: int(item["row"]))] == [
-        "symlink", "symlink", "folder", "fifo", "socket", "symlink", "still_written", "name_escapes"
+        "symlink", "symlink", "no_frames", "fifo", "socket", "symlink", "still_written", "name_escapes"
     ]  # fmt: skip
     assert [(error.row, error.code) for error in report.errors] == [(10, "path_missing")]
     assert all(not record.file for record in quarantine.listing(workspace))

@@ -1,0 +1,129 @@
+"""Batches at other addresses: in memory, in an archive, and on a real S3 server on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipelines import incoming, intake, sources
+from pipelines.errors import OutsideSystemError, VideoError, WrongUseError
+from pipelines.files import sha256_file
+from pipelines.locks import one_writer
+from pipelines.sources import LocalFolder
+from pipelines.workspace import Workspace
+
+MANIFEST = "path,patient_id,label\na/clip.mp4,P,glioma\n"
+
+
+@pytest.fixture
+def clip(make_clip: Callable[..., Path], tmp_path: Path) -> Path:
+    return make_clip(tmp_path / "march" / "a" / "clip.mp4")
+
+
+def test_memory_and_archives_give_the_bytes_that_a_folder_gives(clip: Path, tmp_path: Path) -> None:
+    folder = clip.parent.parent
+    (folder / "manifest.csv").write_text(MANIFEST)
+    with zipfile.ZipFile(tmp_path / "march.zip", "w") as archive:
+        for name in ("manifest.csv", "a/clip.mp4"):
+            archive.write(folder / name, f"march/{name}")
+    fsspec.filesystem("memory").put(str(folder), "/march", recursive=True)
+    addresses = (str(folder), f"file://{folder}", "memory://march", f"zip://march::{tmp_path / 'march.zip'}")
+    found = {sources.copy(sources.of(place), "a/clip.mp4", tmp_path / "copy") for place in addresses}
+    assert found == {sha256_file(clip)}
+    assert {incoming.read(sources.of(place), []).rows[0].path for place in addresses} == {"a/clip.mp4"}
+    assert {sources.of(place).name for place in addresses} == {"march"}
+    for place in addresses:
+        with pytest.raises(FileNotFoundError):
+            sources.copy(sources.of(place), "a/none.mp4", tmp_path / "copy")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket of a server that speaks S3; the environment holds its address and credentials."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y", "DEFAULT_REGION": "us-east-1"}
+    for name, value in (variables | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3").create_bucket(Bucket="clinic")
+    yield "clinic"
+    server.stop()
+
+
+def test_a_batch_in_a_bucket_goes_in_like_one_in_a_folder(workspace: Workspace, clip: Path, bucket: str) -> None:
+    import boto3
+
+    store = boto3.client("s3")
+    store.put_object(Bucket=bucket, Key="march/manifest.csv", Body=MANIFEST + "a/none.mp4,P,glioma\na,P,glioma\n")
+    store.upload_file(str(clip), bucket, "march/a/clip.mp4")
+    with one_writer(workspace):
+        report = intake.run(workspace, f"s3://{bucket}/march")
+    assert report.taken == [sha256_file(clip)]
+    assert [(error.row, error.code) for error in report.errors] == [(3, "path_missing")]
+    assert [(item["row"], item["reason"]) for item in report.quarantined] == [(4, "no_rate")]  # a folder of no frames
+    assert [path.name for path in workspace.videos.iterdir()] == [f"{report.taken[0]}.mp4"]
+
+
+def test_a_source_that_is_away_is_a_transient_failure(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(OutsideSystemError) as caught:
+        incoming.read(sources.of("s3://another/march"), [])
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("gs://bucket/march", "no_reader_for_address"),
+        ("nothing://bucket/march", "bad_address"),
+        ("sftp://user:secret@host/march", "credentials_in_address"),
+        ("simplecache::s3://bucket/march", "caching_address"),
+    ],
+)
+def test_addresses_that_cannot_or_may_not_be_read_name_the_remedy(address: str, code: str) -> None:
+    with pytest.raises(WrongUseError) as caught:
+        sources.of(address)
+    assert caught.value.code == code
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_changes_while_it_is_read_is_still_being_written(clip: Path, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as reading:
+        file = reading.enter_context(LocalFolder(clip.parent).open("clip.mp4"))
+        file.read(10)
+        with clip.open("ab") as other:
+            other.write(b"more")
+        with pytest.raises(VideoError) as caught:
+            reading.close()
+    assert caught.value.code == "still_written"
+
+
+def test_a_folder_of_frames_has_one_id_whatever_its_files_are_called(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    ids = set()
+    for name in ("a{}.png", "Erika {}.png"):
+        folder = tmp_path / name[:1]
+        folder.mkdir()
+        for index in (2, 10):
+            Image.fromarray(np.full((8, 8), index, np.uint8)).save(folder / name.format(index))
+        (folder / "rate.txt").write_text("8")
+        ids.add(sources.copy(LocalFolder(tmp_path), name[:1], tmp_path / "copy"))
+        assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["000000", "000001", "rate.txt"]
+    assert len(ids) == 1
+
+
+def test_a_video_over_the_cap_is_not_copied_on(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(VideoError) as caught:
+        sources.copy(LocalFolder(clip.parent), "clip.mp4", tmp_path / "copy", max_bytes=100)
+    assert caught.value.code == "over_bytes"
