@@ -79,9 +79,10 @@ def _clip(
 ) -> tuple[Samples, NDArray[np.bool_]]:
     """Kept frames of one clip and the masks of what was planted in them."""
     path, side_px = folder / row["path"], extract.side_px
-    view = fov.of_clip(path)
+    frames = list(video.read_frames(path))
+    view = fov.of_frames(frames)
     inside_SS = view.inside(side_px)
-    images_NSS = np.stack([fov.resample(frame.luma_HW, view, side_px) for frame in video.read_frames(path)])
+    images_NSS = np.stack([fov.resample(frame.luma_HW, view, side_px) for frame in frames])
     keep_N = np.array([quality.judge(quality.measure(image, inside_SS), extract) is None for image in images_NSS])
     masks_NSS = np.stack([fov.resample_mask(page, view, side_px) for page in mask_stack.read(folder / row["mask"])])
     kept = int(keep_N.sum())
