@@ -31,7 +31,6 @@ from pipelines import sampling
 SEEDS = (0, 1, 2)
 STEPS = 288  # of 32 images in two views: 24 epochs of `hard`
 CLAIMED = {"hard": ("macro_f1", "corruption", "saliency_iou"), "elpv": ("macro_f1", "corruption", "faithfulness")}
-PHANTOMS = harness.ROOT / ".bench"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ def _steps(quick: bool) -> int:
 def _sets(quick: bool) -> tuple[dict[str, LabelledSet], dict[str, str]]:
     """The sets that are there, and why others are not."""
     extract = parameters.load(harness.ROOT / "params.yaml").extract
-    sets = {"hard": labelled_sets.hard(PHANTOMS / ("hard-quick" if quick else "hard"), extract, quick=quick)}
+    sets = {"hard": labelled_sets.hard(extract, quick=quick)}
     try:
         sets["elpv"] = labelled_sets.elpv(extract, quick=quick)
     except NotMeasuredError as reason:

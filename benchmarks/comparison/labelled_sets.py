@@ -1,6 +1,6 @@
 """The two labelled sets of the method table, as the trainer takes them; every patient is in one split only.
 
-hard   `lclsc synth --preset hard`, prepared as extraction prepares any clip: drawn tissue, with planted masks
+hard   the clips of `lclsc synth --preset hard`, cut and shrunk as extraction does it: drawn tissue, planted masks
 elpv   photographs of mono-crystalline solar cells, sound against defective (package `elpv-dataset`, CC-BY-NC-SA 4.0):
        real grey texture, without masks. It names no module, so runs of ``ELPV_BLOCK`` neighbouring files stand for
        patients. Whether neighbours come from one module is a guess; if not, its test is easier than it looks.
@@ -10,8 +10,8 @@ Letters: N frames, S pixels a side.
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import itertools
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness import NotMeasuredError
-from pipelines import mask_stack, video
 from pipelines.params import ExtractParams
-from pipelines.synth.dataset import MANIFEST, PRESETS, write_dataset
+from pipelines.synth.dataset import PRESETS, SynthPreset
+from pipelines.synth.phantom import patient_name, phantom_video
+from pipelines.synth.probe import DIAGNOSTIC
 from pipelines.training import Samples, concatenate
-from pipelines.video import fov, quality
+from pipelines.video import fov
 
 SPLITS = ("train", "validation", "test")
+HARD_SEED = 0
 ELPV_BLOCK = 12  # files that stand for one patient
 ELPV_SHARES = {"train": 0.5, "validation": 0.2, "test": 0.3}  # of the blocks, drawn once
 ELPV_DEFECTIVE = 0.5  # from this probability on, of 0, 1/3, 2/3 and 1
@@ -59,41 +61,48 @@ class LabelledSet:
         }
 
 
-def hard(folder: Path, extract: ExtractParams, *, quick: bool) -> LabelledSet:
-    """Phantoms of the preset ``hard``, drawn in ``folder`` where they are not there yet; kept frames only."""
+def hard(extract: ExtractParams, *, quick: bool) -> LabelledSet:
+    """The clips of the preset ``hard`` as they are drawn, before a codec; frames with a planted fault left out.
+
+    The generator knows its faults: no threshold of extraction decides who is in this set.
+    """
     preset = PRESETS["hard"]
     if quick:
         preset = replace(preset, classes=preset.classes[:2], frames=6, videos_per_patient=1)
-    write_dataset(folder, preset, seed=0)
-    classes = tuple(sorted(preset.classes))
-    with (folder / MANIFEST).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    clips = [(row["split"], *_clip(folder, row, classes, extract)) for row in rows]
+    places = itertools.product(
+        sorted(preset.classes), range(preset.patients_per_class), range(preset.videos_per_patient)
+    )
+    clips = [_clip(preset, *place, extract.side_px) for place in places]
     splits = {name: concatenate([samples for split, samples, _ in clips if split == name]) for name in SPLITS}
     masks_NSS = np.concatenate([masks for split, _, masks in clips if split == "test"])
-    return LabelledSet(name="hard", classes=classes, splits=splits, masks_NSS=masks_NSS)
+    return LabelledSet(name="hard", classes=tuple(sorted(preset.classes)), splits=splits, masks_NSS=masks_NSS)
 
 
 def _clip(
-    folder: Path, row: dict[str, str], classes: tuple[str, ...], extract: ExtractParams
-) -> tuple[Samples, NDArray[np.bool_]]:
-    """Kept frames of one clip and the masks of what was planted in them."""
-    path, side_px = folder / row["path"], extract.side_px
-    frames = list(video.read_frames(path))
-    view = fov.of_frames(frames)
-    inside_SS = view.inside(side_px)
-    images_NSS = np.stack([fov.resample(frame.luma_HW, view, side_px) for frame in frames])
-    keep_N = np.array([quality.judge(quality.measure(image, inside_SS), extract) is None for image in images_NSS])
-    masks_NSS = np.stack([fov.resample_mask(page, view, side_px) for page in mask_stack.read(folder / row["mask"])])
-    kept = int(keep_N.sum())
-    samples = Samples(
-        images_NSS=images_NSS[keep_N],
-        fov_NSS=np.broadcast_to(inside_SS, (kept, side_px, side_px)),
-        labels_N=np.full(kept, classes.index(row["label"]), dtype=np.int64),
-        patients=[row["patient_id"]] * kept,
-        videos=[row["path"]] * kept,
+    preset: SynthPreset, label: str, patient: int, video: int, side_px: int
+) -> tuple[str, Samples, NDArray[np.bool_]]:
+    """The split of one clip, its diagnostic frames, and the masks of what was planted in them."""
+    phantom = phantom_video(
+        seed=HARD_SEED,
+        label=label,
+        patient=patient,
+        video=video,
+        frames=preset.frames,
+        size_px=preset.size_px,
+        conditions=preset.clinic,
     )
-    return samples, masks_NSS[keep_N]
+    view = fov.find_field_of_view(fov.brightest(phantom.frames))
+    good = [index for index, fault in enumerate(phantom.faults) if fault == DIAGNOSTIC]
+    name = patient_name(label, patient)
+    samples = Samples(
+        images_NSS=np.stack([fov.resample(phantom.frames[index], view, side_px) for index in good]),
+        fov_NSS=np.broadcast_to(view.inside(side_px), (len(good), side_px, side_px)),
+        labels_N=np.full(len(good), sorted(preset.classes).index(label), dtype=np.int64),
+        patients=[name] * len(good),
+        videos=[f"{name}/{video}"] * len(good),
+    )
+    masks_NSS = np.stack([fov.resample_mask(phantom.masks[index], view, side_px) for index in good])
+    return preset.clinic.split_of(patient), samples, masks_NSS
 
 
 def elpv(extract: ExtractParams, *, quick: bool) -> LabelledSet:

@@ -148,9 +148,9 @@ def test_a_digest_names_pixels_parameters_and_method(data: labelled_sets.Labelle
     assert cell.digest(linear, data, TRAIN) in digests
 
 
-def test_hard_phantoms_come_in_splits_with_a_mask_for_every_test_frame(tmp_path: Path) -> None:
+def test_hard_phantoms_come_in_splits_with_a_mask_for_every_test_frame() -> None:
     extract = parameters.load(ROOT / "params.yaml").extract
-    hard = labelled_sets.hard(tmp_path / "hard", extract, quick=True)
+    hard = labelled_sets.hard(extract, quick=True)
     patients = {name: set(own.patients) for name, own in hard.splits.items()}
     assert {name: len(own) for name, own in patients.items()} == {"train": 8, "validation": 4, "test": 12}
     assert len(set.union(*patients.values())) == 24
@@ -159,6 +159,7 @@ def test_hard_phantoms_come_in_splits_with_a_mask_for_every_test_frame(tmp_path:
     assert hard.masks_NSS.shape == test.images_NSS.shape
     assert not (hard.masks_NSS & ~test.fov_NSS).any()
     assert hard.masks_NSS.any((1, 2)).mean() > 0.9
+    assert hard.digest == labelled_sets.hard(extract, quick=True).digest
 
 
 def test_blocks_of_cells_are_shared_out_once() -> None:
