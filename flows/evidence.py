@@ -22,6 +22,7 @@ def audit(
     ] = None,
     workspace: WorkspaceOption = HERE,
     everything: Annotated[bool, typer.Option("--all", help="Every version in the registry.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every video again and compare its frames.")] = False,
     sample: Annotated[int | None, typer.Option(min=1, help="Hash this many objects a target instead of all.")] = None,
     seed: Annotated[int, typer.Option(help="Which objects are drawn.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Also write a page for reviewers to this file.")] = None,
@@ -41,7 +42,7 @@ def audit(
 
     place = open_workspace(workspace)
     report = stage.run(
-        place, targets or [], everything=everything, sample=Sample(size=sample, seed=seed), record=record
+        place, targets or [], everything=everything, deep=deep, sample=Sample(size=sample, seed=seed), record=record
     )
     if html:
         write_text(html, build_page(report.as_json()))

@@ -23,6 +23,7 @@ from pipelines.evidence.commit import Commit, history
 from pipelines.evidence.data_checks import check_data
 from pipelines.evidence.ledger_checks import check_aliases, check_ledger, entries_of
 from pipelines.evidence.object_checks import Sample, check_objects
+from pipelines.evidence.pixel_checks import check_pixels
 from pipelines.evidence.version_checks import check_version, check_withdrawn, videos_of
 from pipelines.ledger import Entry
 from pipelines.registry import Registry, Version
@@ -61,13 +62,23 @@ class AuditReport:
 
 
 def run(
-    workspace: Workspace, names: list[str], *, everything: bool = False, sample: Sample, record: bool
+    workspace: Workspace,
+    names: list[str],
+    *,
+    everything: bool = False,
+    deep: bool = False,
+    sample: Sample,
+    record: bool,
 ) -> AuditReport:
-    """Audit the named targets (``@alias``, version, commit, data version; by default what serves or is newest)."""
+    """Audit the named targets (``@alias``, version, commit, data version; by default what serves or is newest).
+
+    ``deep`` decodes every video again and compares its stored frames.
+    """
     with ExitStack() as stack:
         store = stack.enter_context(registry.read_only(workspace, head(workspace).commit.model_name))
         targets = _targets(workspace, store, names, everything=everything)
         checks = list(_checks(workspace, store, targets, sample))
+    checks += _pixel_checks(workspace, targets) if deep else []
     report = AuditReport(targets=[target.name for target in targets], sample=sample, checks=checks)
     if record:
         failed = sorted({check.name for check in checks if check.verdict == "fail"})
@@ -83,6 +94,13 @@ def _checks(workspace: Workspace, store: Registry | None, targets: list[Target],
     with progress.track("audit", total, "objects") as tracker:
         for target in targets:
             yield from _target_checks(store, target, entries, sample, lambda count: tracker.advance(by=count))
+
+
+def _pixel_checks(workspace: Workspace, targets: list[Target]) -> Iterator[Check]:
+    withdrawn = withdrawals.of(entries_of(workspace))
+    for target in targets:
+        checks = check_pixels(target.commit, withdrawn=withdrawn.patients)
+        yield from guarded("pixels", target.name, checks)
 
 
 def _workspace_checks(workspace: Workspace, store: Registry | None, entries: list[Entry]) -> Iterator[Check]:

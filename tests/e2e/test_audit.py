@@ -43,6 +43,18 @@ def _state(root: Path) -> dict[str, tuple[int, int]]:
     return {str(path.relative_to(root)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
+def test_stored_frames_are_derived_again_from_the_videos(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    report = audit.run(Workspace(root), [], deep=True, sample=Sample(size=1), record=False)
+    assert [check.verdict for check in report.checks if check.name == "pixels"] == ["pass"]
+    mutations.replace(root / "code.json", b"{}")
+    Line(root, Path(built.environment["LCLSC_KEY_FILE"])).tool(
+        "git", "commit", "--quiet", "--all", "--message", "other code"
+    )
+    report = audit.run(Workspace(root), ["HEAD"], deep=True, sample=Sample(size=1), record=False)
+    assert [check.verdict for check in report.checks if check.name == "pixels"] == ["unknown"]
+
+
 def test_every_name_of_a_target_leads_to_its_checks(built: Line) -> None:
     commit = built.json("audit", "1", "--sample", "5")
     assert any(check["object"].startswith("5 of ") for check in commit["checks"])
