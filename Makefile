@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LCLSC := $(BIN)/lclsc
 
-.PHONY: install demo check test bench bench-deps hostile fuzz clean-demo
+.PHONY: install demo check test bench bench-deps hostile fuzz histories clean-demo
 .DEFAULT_GOAL := help
 
 help:
@@ -56,6 +56,10 @@ hostile: install
 
 fuzz: install
 	cd tests && ../$(BIN)/python -m hostile.fuzz
+
+# A thousand random histories of a workspace's videos; the tests run a sample.
+histories: install
+	LCLSC_HISTORIES=1000 $(BIN)/pytest --timeout 7200 tests/pipelines/test_extract_histories.py
 
 # Each peer lives in .peers/<environment>; one that does not install is reported as not measured, with pip's last line.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))

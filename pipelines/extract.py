@@ -18,6 +18,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,15 @@ def recipe_of(params: ExtractParams, code: str, decoder: str = "") -> str:
 
 def write_shards(work: Work) -> Written:
     """Decode one video and write its shards in a child with limits. What is wrong with it is an answer."""
-    paths = {
+    try:
+        facts = run_isolated(shard_writer.write, files_of(work), work.params.model_dump(), limits=LIMITS)
+    except VideoError as error:
+        return Written(video_id=work.video_id, facts=None, problem=error.cause)
+    return Written(video_id=work.video_id, facts=facts)
+
+
+def files_of(work: Work) -> shard_writer.Files:
+    return {
         "video_id": work.video_id,
         "source": str(work.source),
         "shard": str(work.shard),
@@ -107,11 +116,6 @@ def write_shards(work: Work) -> Written:
         "mask_sha256": work.mask_sha256,
         "mask_shard": str(work.mask_shard or ""),
     }
-    try:
-        facts = run_isolated(shard_writer.write, paths, work.params.model_dump(), limits=LIMITS)
-    except VideoError as error:
-        return Written(video_id=work.video_id, facts=None, problem=error.cause)
-    return Written(video_id=work.video_id, facts=facts)
 
 
 def _work(workspace: Workspace, params: ExtractParams, code: str) -> list[Work]:
@@ -125,11 +129,14 @@ def _work(workspace: Workspace, params: ExtractParams, code: str) -> list[Work]:
             f"{len(missing)} videos of the manifest are not in videos/, {missing[0][:12]} among them.",
             "Fetch them with `dvc pull`.",
         )
-    return [_item(workspace, row, files[row.video_id], params, code) for row in rows]
+    recipe = cache(lambda decoder: recipe_of(params, code, decoder))
+    return [
+        _item(workspace, row, files[row.video_id], params, recipe(video.decoder_identity(files[row.video_id])))
+        for row in rows
+    ]
 
 
-def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams, code: str) -> Work:
-    recipe = recipe_of(params, code, video.decoder_identity(source))
+def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams, recipe: str) -> Work:
     mask_name = f"{row.video_id}-{row.mask_sha256[:12]}-{recipe}.parquet"
     return Work(
         video_id=row.video_id,
