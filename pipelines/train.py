@@ -12,18 +12,21 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from pipelines import checkpoint, cluster, frames, keys, progress, stage, workers
+from pipelines import checkpoint, cluster, frames, keys, mapped, progress, stage, workers
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.files import digest, read_json, sha256_file, write_bytes, write_json
 from pipelines.params import Params
-from pipelines.training import Job, Samples, concatenate, train_worker
-from pipelines.workspace import Workspace
+from pipelines.training import Job, Samples, train_worker
+from pipelines.workspace import Workspace, private_folder
+
+SPLITS = ("train", "validation")
 
 
 def run(workspace: Workspace, params: Params) -> dict[str, Any]:
@@ -57,12 +60,15 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
     name = f"{keys.train_key(workspace, workers=count)}-ray{ray.__version__}"
     storage = _storage(workspace)
     _forget_other_runs(workspace, name)
-    with _progress_channel(params) as channel:
+    with _progress_channel(params) as channel, _sample_folder(workspace, storage, name) as folder:
+        train, validation = (_samples(workspace, table, card["classes"], split, folder) for split in SPLITS)
+        if "://" in storage:
+            train, validation = _in_memory(train), _in_memory(validation)
         job = Job(
             params=params.train,
             card=card,
-            train=ray.put(_samples(workspace, table, card["classes"], "train")),
-            validation=ray.put(_samples(workspace, table, card["classes"], "validation")),
+            train=ray.put(train),
+            validation=ray.put(validation),
             channel=channel,
             checkpoint_seconds=workers.checkpoint_seconds(),
         )
@@ -141,21 +147,39 @@ def _show(channel: Any, tracker: progress.Tracker, stop: threading.Event) -> Non
             return
 
 
-def _samples(workspace: Workspace, table: pd.DataFrame, classes: list[str], split: str) -> Samples:
-    """Kept frames of a split's videos, in the table's order (video id)."""
-    rows = table[(table.split == split) & (table.kept > 0)]
-    return concatenate([_video_samples(workspace, row, classes) for row in frames.rows(rows)])
+@contextmanager
+def _sample_folder(workspace: Workspace, storage: str, name: str) -> Iterator[Path]:
+    """Where the mapped frames lie while a training lasts: on this machine, or where all of a cluster's nodes see it.
+
+    What a killed training left is swept first: patients' frames must not linger.
+    """
+    local = storage == str(workspace.state / "ray") or "://" in storage
+    parent = workspace.state / "samples" if local else Path(storage) / "samples"
+    shutil.rmtree(parent / name, ignore_errors=True)
+    private_folder(parent / name)
+    try:
+        yield parent / name
+    finally:
+        shutil.rmtree(parent / name, ignore_errors=True)
 
 
-def _video_samples(workspace: Workspace, row: dict[str, Any], classes: list[str]) -> Samples:
-    kept = frames.read_shard(workspace.frames / row["shard"], row["shard_sha256"]).kept()
+def _samples(workspace: Workspace, table: pd.DataFrame, classes: list[str], split: str, folder: Path) -> Samples:
+    """Kept frames of a split's videos, in the table's order (video id), from verified shards into a mapped file."""
+    rows = frames.rows(table[(table.split == split) & (table.kept > 0)])
+    clips = (frames.read_shard(workspace.frames / row["shard"], row["shard_sha256"]).kept() for row in rows)
+    pictures, views = mapped.write(folder / split, clips)
     return Samples(
-        images_NSS=kept.images_NSS,
-        fov_NSS=kept.fov_NSS,
-        labels_N=np.full(len(kept), classes.index(row["label"]), dtype=np.int64),
-        patients=[row["patient_id"]] * len(kept),
-        videos=[row["video_id"]] * len(kept),
+        images_NSS=cast(Any, pictures),
+        fov_NSS=cast(Any, views),
+        labels_N=np.repeat(np.array([classes.index(row["label"]) for row in rows]), [row["kept"] for row in rows]),
+        patients=[row["patient_id"] for row in rows for _ in range(row["kept"])],
+        videos=[row["video_id"] for row in rows for _ in range(row["kept"])],
     )
+
+
+def _in_memory(samples: Samples) -> Samples:
+    """For nodes that share no file system: Ray carries the frames to them."""
+    return replace(samples, images_NSS=samples.images_NSS[:], fov_NSS=samples.fov_NSS[:])
 
 
 def _card(params: Params, classes: list[str], table: pd.DataFrame) -> dict[str, Any]:
