@@ -72,9 +72,9 @@ def material(folder: Path, frames: int) -> Samples:
     np.save(folder / "images.npy", images_NSS)
     (folder / "png").mkdir()
     (folder / "tar").mkdir()
-    for start in range(0, len(images_NSS), 1000):
+    for start in range(0, len(images_NSS), 200):
         with tarfile.open(folder / "tar" / f"{start:06d}.tar", "w") as shard:
-            for index, image_SS in enumerate(images_NSS[start : start + 1000], start):
+            for index, image_SS in enumerate(images_NSS[start : start + 200], start):
                 png = io.BytesIO()
                 Image.fromarray(image_SS).save(png, "PNG")
                 (folder / "png" / f"{index:06d}.png").write_bytes(png.getvalue())

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from serve import Numbers
-
 CROP = 7 / 8  # of the side
 
 
@@ -21,7 +19,7 @@ def ready(images_BSS: torch.Tensor) -> torch.Tensor:
     return (images - 0.27) / 0.19
 
 
-def run_epoch(batches: Callable[[], Iterator[torch.Tensor]]) -> Numbers:
+def run_epoch(batches: Callable[[], Iterator[torch.Tensor]]) -> dict[str, float]:
     """Seconds for one shuffled pass; ``batches`` yields (B, S, S) uint8."""
     torch.set_num_threads(1)
     start, count, total = time.perf_counter(), 0, 0.0
