@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import near_copy_check, video
+from pipelines import near_copy_check, text_check, video
 from pipelines.candidate import Candidate, Check, Look, Remark
 from pipelines.errors import VideoError
 from pipelines.params import IntakeParams
@@ -27,7 +27,10 @@ NEVER_WAIVED = frozenset({"near_copy_across_split"})
 WALL_TO_CPU = 5
 """A busy machine may give a process so small a share of the time; beyond it, it hangs."""
 
-CHECKS: tuple[Check, ...] = (Check(near_copy_check.Look, near_copy_check.Judge),)
+CHECKS: tuple[Check, ...] = (
+    Check(near_copy_check.Look, near_copy_check.Judge),
+    Check(text_check.Look, text_check.Judge),
+)
 """Asked in this order."""
 
 
