@@ -16,6 +16,11 @@ from pipelines.intake_batch import IntakeReport
 from pipelines.workspace import Workspace
 
 
+def plain(text: str) -> str:
+    """What somebody else wrote, fit for a terminal: no escapes, no hidden signs, no markup."""
+    return escape("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text))
+
+
 def show(report: IntakeReport) -> None:
     counts = {
         "taken in": len(report.taken),
@@ -41,7 +46,7 @@ def _tables(report: IntakeReport) -> None:
         seen = [(item["row"], item["video_id"][:12], item["code"], item["note"]) for item in report.remarks]
         console.out.print(console.table("Taken in, but look at", ("row", "video", "remark", "note"), seen))
     if report.errors:
-        rows = [(error.row, error.column, error.value, error.message) for error in report.errors]
+        rows = [(error.row, error.column, plain(error.value), plain(error.message)) for error in report.errors]
         console.out.print(console.table("Not taken in", ("row", "column", "value", "problem"), rows))
     if report.quarantined:
         aside = [
@@ -60,7 +65,14 @@ def show_quarantine(workspace: Workspace, json: bool) -> None:
         console.out.print("Nothing is set aside.")
         return
     rows = [
-        (record.quarantine_id[:12], record.at[:10], record.path, record.reason, record.cause, record.remedy)
+        (
+            record.quarantine_id[:12],
+            record.at[:10],
+            plain(record.path),
+            record.reason,
+            plain(record.cause),
+            record.remedy,
+        )
         for record in records
     ]
     console.out.print(console.table("Quarantine", ("id", "since", "name", "reason", "what", "remedy"), rows))
@@ -86,6 +98,6 @@ def watch(workspace: Workspace, folder: Path, *, poll: float, settle: float, onc
 
 
 def _show_visit(visit: Visit) -> None:
-    console.out.print(f"[bold]{escape(visit.batch)}[/]: {visit.state}{': ' if visit.why else ''}{escape(visit.why)}")
+    console.out.print(f"[bold]{plain(visit.batch)}[/]: {visit.state}{': ' if visit.why else ''}{plain(visit.why)}")
     if visit.report is not None:
         show(visit.report)
