@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LCLSC := $(BIN)/lclsc
 
-.PHONY: install demo check test bench bench-deps hostile fuzz histories clean-demo
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories clean-demo
 .DEFAULT_GOAL := help
 
 help:
@@ -73,4 +73,8 @@ bench-deps: $(PEERS) install
 	else rm -f $@; tail -1 .peers/$*.log; fi
 
 bench: install
-	for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/harness.py %/mutation.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+
+# A seeded sample of changes of lclsc/, each of which must fail a test; goes on where it stopped.
+mutation: install
+	$(BIN)/python benchmarks/mutation.py

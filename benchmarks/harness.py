@@ -101,11 +101,13 @@ class Child:
     """A contestant of its own process: ``benchmarks/<script>`` run by the interpreter of ``.peers/<env>``.
 
     Without ``env`` it is ours, run by this interpreter: then a failure is an error and never "not measured".
+    ``arguments`` go with every case.
     """
 
     name: str
     script: str
     env: str | None = None
+    arguments: Case = field(default_factory=dict)
     _process: "subprocess.Popen[str] | None" = None
 
     def measure(self, case: Case) -> Numbers:
@@ -124,7 +126,7 @@ class Child:
         assert pipes.stdin is not None
         assert pipes.stdout is not None
         try:
-            pipes.stdin.write(json.dumps(dict(case)) + "\n")
+            pipes.stdin.write(json.dumps({**case, **self.arguments}) + "\n")
             pipes.stdin.flush()
             line = pipes.stdout.readline()
         except BrokenPipeError:

@@ -80,6 +80,13 @@ def test_a_child_answers_in_its_own_process_and_its_prints_do_no_harm(tmp_path):
     assert numbers["pid"] != os.getpid()
 
 
+def test_a_childs_own_arguments_go_with_every_case(tmp_path):
+    ours = child(tmp_path, "return {'double': 2 * size}")
+    ours.arguments = {"size": 4}
+    with contest(ours) as one:
+        assert one[0].measure({}) == {"double": 8}
+
+
 def test_a_peer_that_fails_is_not_measured_with_its_reason_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "interpreter", lambda env: Path(sys.executable))
     with contest(child(tmp_path, "raise OSError('no such GPU')", env="peers"), scripted("a", [1.0] * 3, [])) as two:
