@@ -60,17 +60,19 @@ METHODS |= {"all": "any", "cos": "sin", "sin": "cos", "argmax": "argmin", "zeros
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """One change: the module's path, the line, what stood there and what stands there now."""
+    """One change: the module's path, the line, the statement, what stood in it and what stands there now."""
 
     module: str
     line: int
+    statement: str
     before: str
     after: str
     source: str
 
     @property
     def name(self) -> str:
-        return f"{self.module}: {self.before} -> {self.after}"
+        """The same wherever the line moves to: how ``mutation_equivalent.json`` calls it."""
+        return f"{self.module}: {self.statement}: {self.before} -> {self.after}"
 
 
 def places_of(path: Path) -> list[tuple[Path, int]]:
@@ -84,17 +86,28 @@ def places_of(path: Path) -> list[tuple[Path, int]]:
 def mutant_at(path: Path, place: int) -> Mutant:
     changed = ast.parse(path.read_text())
     node = list(ast.walk(changed))[place]
-    before = ast.unparse(node)
+    before, statement = ast.unparse(node), _statement(changed, node)
     change = _alternative(node)
     assert change is not None
     change(node)
     return Mutant(
         module=path.relative_to(ROOT).as_posix(),
         line=node.lineno,
+        statement=statement,
         before=before,
         after=ast.unparse(node),
         source=ast.unparse(ast.fix_missing_locations(changed)),
     )
+
+
+def _statement(tree: ast.Module, node: ast.AST) -> str:
+    """The first line of the innermost statement around a node."""
+    around = [
+        statement
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.stmt) and any(child is node for child in ast.walk(statement))
+    ]
+    return ast.unparse(around[-1]).partition("\n")[0]
 
 
 def _spared(tree: ast.Module) -> set[int]:

@@ -57,6 +57,12 @@ def test_decorators_annotations_and_messages_are_left_alone(module):
     assert all("Literal[1]" in mutation.mutant_at(*place).source for place in mutation.places_of(module))
 
 
+def test_a_mutant_is_named_by_its_statement_so_that_a_moved_line_keeps_its_name(module):
+    names = {mutation.mutant_at(*place).name for place in mutation.places_of(module)}
+    assert "module.py: side: Literal[1] = 2: 2 -> 3" in names
+    assert "module.py: if side < 0 and (not half):: side < 0 -> side <= 0" in names
+
+
 def test_a_modules_own_tests_come_first_and_those_of_many_processes_last():
     tests = mutation.tests_of("lclsc/label_contrast.py")
     assert tests[0] == "tests/lclsc/test_label_contrast.py"

@@ -143,6 +143,13 @@ def test_the_crop_leaves_its_share_of_the_field_of_view_and_is_nested():
         before = mask
 
 
+def test_what_the_crop_leaves_has_no_gap_in_any_row_or_column():
+    for _, mask in at_every_severity("fov_crop")[2]:
+        for lines in (mask[:, 0], mask[:, 0].transpose(1, 2)):
+            starts = torch.nn.functional.pad(lines.int(), (1, 0)).diff(dim=2) == 1
+            assert int(starts.sum(2).max()) == 1
+
+
 def test_an_empty_field_of_view_stays_empty():
     image, fov, index = scene(1)
     for kind in CORRUPTIONS:

@@ -337,6 +337,8 @@ def test_shuffled_weights_change_the_models_map_but_not_one_of_the_image_alone()
     alone = map_stability.randomised_weights(lambda x, *_: x[:, 0], lambda x, *_: x[:, 0], image, fov, classes)
     assert (ours < 0.95).all()
     torch.testing.assert_close(alone, torch.ones(3, dtype=torch.float64))
+    bent = map_stability.randomised_weights(lambda x, *_: x[:, 0], lambda x, *_: x[:, 0] ** 5, image, fov, classes)
+    torch.testing.assert_close(bent, torch.ones(3, dtype=torch.float64), msg="only the order counts")
 
 
 def test_a_model_without_knowledge_has_the_same_weights_in_another_order_and_leaves_its_original_alone():
