@@ -31,6 +31,13 @@ def test_first_sight_is_the_direction_of_the_class_mean():
         torch.testing.assert_close(filled().vectors[k], normalize(z[y == k].mean(0), dim=0))
 
 
+def test_one_sample_of_a_class_is_enough_to_be_seen():
+    bank = GlobalEmbeddings(classes=2, embedding_dim=3)
+    bank.update_(torch.tensor([[0.0, 3.0, 4.0]]), torch.tensor([1]))
+    assert bank.seen.tolist() == [False, True]
+    torch.testing.assert_close(bank.vectors[1], torch.tensor([0.0, 0.6, 0.8]))
+
+
 def test_a_later_batch_moves_by_the_momentum():
     bank = filled()
     before, (z, y) = bank.vectors.clone(), batch(1)
