@@ -31,6 +31,11 @@ from pipelines import sampling
 SEEDS = (0, 1, 2)
 STEPS = 288  # of 32 images in two views: 24 epochs of `hard`
 CLAIMED = {"hard": ("macro_f1", "corruption", "saliency_iou"), "elpv": ("macro_f1", "corruption", "faithfulness")}
+PAGE_HEAD = """# The method's table
+
+Written by `python benchmarks/method.py`. Patients nobody trained on; mean over the seeds, 95 % interval over patients.
+What it says and what it does not: [docs/method.md](../../docs/method.md).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +58,10 @@ def main() -> None:
     path = report.path.with_suffix(".cells.jsonl")
     missing |= _measure_missing(wanted, path, options)
     found = _known(path)
+    pages = []
     for data in sets.values():
         cells = _cells_of(data.name, wanted, found)
+        pages.append(f"## {data.name}\n\n{table.markdown(cells)}\n")
         about = {"splits": data.describe(), "steps": _steps(options.quick), "not_measured": missing}
         report.add(table.record(data.name, cells, about))
         Console(width=200).print(table.rich_table(f"{data.name}: {data.describe()}", cells))
@@ -63,6 +70,7 @@ def main() -> None:
         for claim in table.claims(name, cells, figures, len(seeds)):
             report.claim(claim)
     report.finish()
+    report.path.with_suffix(".md").write_text("\n".join((PAGE_HEAD, *pages)), encoding="utf-8")
 
 
 def _steps(quick: bool) -> int:
