@@ -106,14 +106,14 @@ def torchrun_group(name: str, kind: str, workers: int) -> Group:
 
 
 def race(report: Report, options: Options, workers: int) -> None:
-    case = {"workers": workers, "steps": options.pick(6, quick=1)}
+    case = {"workers": workers, "steps": options.pick(4, quick=1)}
     with contest(
         ray_group(RAY, "ddp", workers),
         ray_group(RAY_ORDERED, "ordered", workers),
         torchrun_group(TORCHRUN, "pipeline", workers),
         torchrun_group(PLAIN, "plain", workers),
     ) as groups:
-        result = run_race(groups, case, rounds=options.pick(9, quick=1), options=options)
+        result = run_race(groups, case, rounds=options.pick(7, quick=1), options=options)
     report.add(result)
     where = f"{workers} worker{'s' * (workers > 1)}"
     report.claim(figure(f"seconds a step under Ray, ddp: {where}", result.median(RAY), "s"))
