@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 LCLSC := $(BIN)/lclsc
+# Processes that share the tests.
+WORKERS ?= 2
 
 .PHONY: install demo check test bench bench-deps mutation hostile fuzz histories clean-demo
 .DEFAULT_GOAL := help
@@ -42,7 +44,7 @@ check: install
 	$(BIN)/pip check
 
 test: install .media/.fetched
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Real recordings that no installable package brings. Without network their tests skip; in CI they must be there.
 .media/.fetched: tests/media.txt | install

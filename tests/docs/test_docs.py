@@ -186,7 +186,7 @@ def test_make_runs_what_readme_says() -> None:
         for target in ("demo", "test")
     }
     assert re.findall(r"bin/lclsc (\w+)", recipes["demo"]) == ["init", "synth", "intake", "retrain"]
-    assert re.search(r"bin/pytest$", recipes["test"], re.M)
+    assert re.search(r"bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder$", recipes["test"], re.M)
 
 
 @pytest.mark.slow
