@@ -14,9 +14,11 @@ RED, GREEN, BLUE = 19595, 38470, 7471  # BT.601 luma times 2**16; they add up to
 
 def luma_of_rgb(rgb_HWC: NDArray[Any]) -> NDArray[Any]:
     """(H, W) of the same type, rounded to nearest; a fourth channel is transparency and is ignored."""
-    red, green, blue = (rgb_HWC[..., channel].astype(np.uint64) for channel in range(3))
-    luma: NDArray[Any] = ((RED * red + GREEN * green + BLUE * blue + (1 << 15)) >> 16).astype(rgb_HWC.dtype)
-    return luma
+    sum_HW = np.full(rgb_HWC.shape[:2], 1 << 15, np.uint32)  # holds 16 bits of level times 16 bits of weight
+    for channel, weight in enumerate((RED, GREEN, BLUE)):
+        sum_HW += rgb_HWC[..., channel] * np.uint32(weight)
+    luma_HW: NDArray[Any] = (sum_HW >> 16).astype(rgb_HWC.dtype)
+    return luma_HW
 
 
 def levels_of(picture: NDArray[Any]) -> NDArray[Any]:
