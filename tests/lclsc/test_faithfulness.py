@@ -328,6 +328,13 @@ def test_an_even_map_counts_nothing_instead_of_spoiling_the_mean():
     assert (map_stability.randomised_weights(lambda *_: even, lambda *_: even, image, fov, classes) == 0).all()
 
 
+def test_a_noisy_copy_stays_an_image_in_its_field_of_view():
+    image, fov, _, _, index = scene()
+    noisy = map_stability.noisy_copy(image, fov, index, 0, seed=0, noise=5.0)
+    assert (float(noisy.amin()), float(noisy.amax())) == (0.0, 1.0)
+    assert not (noisy.bool() & ~fov.bool()).any()
+
+
 def test_shuffled_weights_change_the_models_map_but_not_one_of_the_image_alone():
     model = small_model()
     image, fov, _, classes, _ = scene()
