@@ -305,6 +305,11 @@ def push_objects(workspace: Workspace) -> None:
         )
 
 
+def push_inputs(workspace: Workspace) -> None:
+    """Push what was taken in, and nothing of what the stages made."""
+    dvc(workspace, "push", "--quiet", "videos.dvc", "masks.dvc")
+
+
 def missing_objects(workspace: Workspace) -> list[str]:
     """``<remote>:<oid>`` of every object of the current version that its remote does not hold."""
     from dvc.repo import Repo

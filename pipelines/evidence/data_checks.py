@@ -18,13 +18,16 @@ SPLIT_OF_TABLE = {"data/train.csv": ("train", "validation"), "data/test.csv": ("
 
 def check_data(commit: Commit, *, withdrawn: Collection[str]) -> Iterator[Check]:
     """``withdrawn`` are patients whose consent was taken back."""
-    yield from checked("tables_agree", "train.csv and test.csv", _table_problems(commit))
+    yield from checked("tables_agree", "train.csv and test.csv", _table_problems(commit, withdrawn))
     yield from checked("patients_disjoint", f"{len(commit.splits)} patients", _split_problems(commit))
     yield from checked("shards_trace", f"{len(commit.tables)} shards", _shard_problems(commit, withdrawn))
 
 
-def _table_problems(commit: Commit) -> Iterator[Problem]:
-    """Every row of the stages' tables repeats what manifest and splits say of its video."""
+def _table_problems(commit: Commit, withdrawn: Collection[str]) -> Iterator[Problem]:
+    """Every row of the stages' tables repeats what manifest and splits say of its video.
+
+    Patients who withdrew have left the manifest, and leave the tables with the next retrain.
+    """
     for path in TABLES:
         rows = commit.table(path)
         if rows is None:
@@ -32,7 +35,8 @@ def _table_problems(commit: Commit) -> Iterator[Problem]:
                 yield Problem(object=path, expected="readable", found="no intact copy", unknown=True)
             continue
         for row in rows:
-            yield from _row_problems(commit, path, row)
+            if row["patient_id"] not in withdrawn:
+                yield from _row_problems(commit, path, row)
 
 
 def _row_problems(commit: Commit, path: str, row: dict[str, str]) -> Iterator[Problem]:

@@ -62,6 +62,7 @@ def run(workspace: Workspace, patient: str) -> Forgotten:
     with progress.track("forget", len(purged), "objects") as tracker:
         removed = retention.remove(workspace, purged, lambda count: tracker.advance(by=count))
     aliases = _mark(workspace, patient_id, versions)
+    versioning.push_inputs(workspace)
     versioning.push_commits(workspace)
     return Forgotten(patient_id=patient_id, videos=sorted(videos), versions=versions, aliases=aliases, objects=removed)
 

@@ -51,7 +51,8 @@ def _problems(commit: Commit, rows: list[dict[str, str]], params: ExtractParams)
 
 def _video_problems(commit: Commit, row: dict[str, str], params: ExtractParams, folder: Path) -> Iterator[Problem]:
     video_id = row["video_id"]
-    source, mask = _fetched(commit, folder, f"videos/{video_id}"), _fetched(commit, folder, f"masks/{video_id}")
+    source = _fetched(commit, folder, f"videos/{video_id}")
+    mask = _fetched(commit, folder, f"masks/{video_id}") if row.get("mask_shard") else None
     if source is None:
         yield Problem(object=f"video {video_id}", expected="an intact copy", found="none", unknown=True)
         return
