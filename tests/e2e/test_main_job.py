@@ -185,10 +185,13 @@ def test_errors_have_a_cause_a_remedy_and_their_exit_code(built: Line, tmp_path:
 
 
 def _wait_until_at_work(line: Line, process: subprocess.Popen[str], stage: str) -> None:
-    """Extraction: some shards are there, not all. Training: Ray has noted a checkpoint and writes the next."""
-    patterns = {"extract": "data/frames/[0-9a-f]*.parquet", "train": ".state/ray/*/checkpoint_*"}
+    """Extraction: some shards are there, not all. Training: Ray has noted a checkpoint that it will resume from."""
+    pattern, word = {
+        "extract": ("data/frames/[0-9a-f]*.parquet", b""),
+        "train": (".state/ray/*/checkpoint_manager_snapshot.json", b'"checkpoint_dir_name"'),
+    }[stage]
     deadline = time.monotonic() + 600
-    while len(list(line.root.glob(patterns[stage]))) < {"extract": 1, "train": 2}[stage]:
+    while not any(word in path.read_bytes() for path in line.root.glob(pattern)):
         assert process.poll() is None, "the retrain ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
