@@ -62,12 +62,17 @@ class Commit:
         return manifest.parse_splits(self.text("splits.csv"))
 
     @cached_property
-    def patients(self) -> dict[str, str]:
-        """video -> patient; empty where the manifest cannot be read, which ``data`` reports."""
+    def readable_videos(self) -> dict[str, Video]:
+        """``videos``; none where the manifest cannot be read, which ``data`` reports."""
         try:
-            return {video.video_id: video.patient_id for video in self.videos.values()}
+            return self.videos
         except LclscError:
             return {}
+
+    @cached_property
+    def patients(self) -> dict[str, str]:
+        """video -> patient."""
+        return {video.video_id: video.patient_id for video in self.readable_videos.values()}
 
     @cached_property
     def model_name(self) -> str:
@@ -146,7 +151,9 @@ class Commit:
             f"data/masks/{row['mask_shard']}": row["mask_shard_sha256"] for row in self.tables if row.get("mask_shard")
         }
         truths = {
-            f"masks/{video.video_id}.tif": video.mask_sha256 for video in self.videos.values() if video.mask_sha256
+            f"masks/{video.video_id}.tif": video.mask_sha256
+            for video in self.readable_videos.values()
+            if video.mask_sha256
         }
         return shards | masks | truths
 

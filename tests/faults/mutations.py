@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -266,7 +267,11 @@ def _param(root: Path, chance: random.Random) -> Mutation:
 
 
 def _git_object(root: Path, chance: random.Random) -> Mutation:
-    victim = chance.choice(sorted((root / ".git" / "objects").glob("??/*")))
+    listed = subprocess.run(
+        ["git", "-C", str(root), "rev-list", "--objects", "--all"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    names = sorted(line.split()[0] for line in listed)  # what no commit reaches is nobody's evidence
+    victim = root / ".git" / "objects" / (name := chance.choice(names))[:2] / name[2:]
     chance.choice((_flip, _truncate, _delete))(victim, chance)
     return Mutation("a damaged object of git", "")
 
