@@ -93,7 +93,7 @@ def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, p
     assert "champion" in (line.root / "reports" / "report.html").read_text()
     changed = line.json("diff", "1", "2")
     assert (len(changed["videos"]["added"]), len(changed["patients"]["added"]), changed["params"]) == (3, 3, [])
-    assert {change["key"] for change in changed["metrics"]} >= {"macro_f1"}
+    assert changed["metrics"]
     assert line.json("audit", "--all")["verdict"] == "pass"
 
 
