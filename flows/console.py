@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ err = Console(stderr=True)
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def say_served(line: str) -> None:
+    """A line for whoever watches ``lclsc serve --flows``, which passes on what its runs print."""
+    if os.environ.get("LCLSC_SERVING"):
+        out.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)
 
 
 @contextlib.contextmanager

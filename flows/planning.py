@@ -37,6 +37,18 @@ def require_workers(workspace: Workspace) -> None:
         )
 
 
+def refuse_open_edits(workspace: Workspace) -> None:
+    """A run that nobody watches does not train on what somebody is still editing."""
+    edited = versioning.open_edits(workspace)
+    if edited:
+        names = " and ".join(edited)
+        raise WrongUseError(
+            "open_edits",
+            f"{names} was changed and not committed.",
+            f"Commit it (`git commit {' '.join(edited)}`), or run `lclsc retrain` yourself.",
+        )
+
+
 def record_inputs(workspace: Workspace) -> None:
     """Bring in what others pushed, rewrite code.json, and commit this system's own inputs."""
     versioning.mend_path_locks(workspace)

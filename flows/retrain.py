@@ -10,43 +10,85 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 
-from flows import planning
-from pipelines import cluster, locks, manifest, params, progress, register, status, versioning
-from pipelines.errors import LclscError
+from flows import console, notices, planning
+from flows.options import open_workspace
+from pipelines import cluster, locks, manifest, params, progress, status, versioning
+from pipelines.errors import LclscError, OutsideSystemError
 from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace
+
+# `pipelines.register` brings torch, which an idle retrain must not pay for: it is imported where work is.
 
 RETRY_SECONDS = [5.0, 30.0]
 
 
 @flow(name="retrain", persist_result=False, log_prints=False)
-def retrain(workspace: Path, reason: str = "manual") -> dict[str, Any]:
-    """Bring ``workspace`` up to date; returns the ``retrain/1`` report."""
-    place = Workspace.open(workspace)
-    with locks.one_writer(place):
-        planning.record_inputs(place)
-        plan = planning.make(place)
-        planning.refuse_untracked_changes(plan)
-        if plan.up_to_date:
-            return planning.up_to_date(plan)
-        run_id = register.start_run(place, plan.retrain_key, reason)
-        try:
-            stages = _run_stages(place, plan, run_id)
-            result = register_challenger(place, store(place))
-        except LclscError:
-            register.fail_run(place, run_id)
-            raise
+def retrain(
+    workspace: Path,
+    reason: str = "manual",
+    hand_edits: Literal["commit", "refuse"] = "commit",
+    limit_hours: float | None = None,
+) -> dict[str, Any]:
+    """Bring ``workspace`` up to date; returns the ``retrain/1`` report.
+
+    ``hand_edits``: what to do about a params.yaml or dvc.yaml that was changed and not committed.
+    """
+    place = open_workspace(workspace)
+    try:
+        with timeout(None if limit_hours is None else limit_hours * 3600), locks.one_writer(place):
+            report = _bring_up_to_date(place, reason, hand_edits)
+    except Exception as raised:
+        error = _out_of_time(limit_hours) if isinstance(raised, TimeoutError) else raised
+        notices.of_failure("retrain", error, place.root.name)
+        console.say_served(f"retrain  failed: {error}")
+        raise error from None
+    notices.of_retrain(report, place.root.name)
+    console.say_served(f"retrain  {report['status']}: version {report['version']} {' '.join(report['aliases'])}")
+    return report
+
+
+def _bring_up_to_date(place: Workspace, reason: str, hand_edits: str) -> dict[str, Any]:
+    if hand_edits == "refuse":
+        planning.refuse_open_edits(place)
+    planning.record_inputs(place)
+    plan = planning.make(place)
+    planning.refuse_untracked_changes(plan)
+    if plan.up_to_date:
+        return planning.up_to_date(plan)
+    return _build(place, plan, reason)
+
+
+def _build(place: Workspace, plan: planning.Plan, reason: str) -> dict[str, Any]:
+    from pipelines import register
+
+    run_id = register.start_run(place, plan.retrain_key, reason)
+    try:
+        stages = _run_stages(place, plan, run_id)
+        result = register_challenger(place, store(place))
+    except LclscError:
+        register.fail_run(place, run_id)
+        raise
     report = result | {"schema": "retrain/1", "stages": stages, "error": None}
     status.remember_result(place, report)
     _show_artifacts(report)
     return report
+
+
+def _out_of_time(limit_hours: float | None) -> OutsideSystemError:
+    return OutsideSystemError(
+        "out_of_time",
+        f"The retrain was ended after its {limit_hours} hours.",
+        "The next one goes on from its last checkpoint. Set limit_hours of the deployment in prefect.yaml.",
+        transient=True,
+    )
 
 
 def _run_stages(workspace: Workspace, plan: planning.Plan, run_id: str) -> dict[str, dict[str, Any]]:
@@ -141,6 +183,8 @@ class _Output:
 
     def _log(self, metrics: dict[str, float]) -> None:
         """A tracking store that hiccups must not end a training: registration replays the history anyway."""
+        from pipelines import register
+
         try:
             register.log_epoch(self.workspace, self.run_id, metrics)
         except LclscError as error:
@@ -167,6 +211,8 @@ def store(workspace: Workspace) -> str:
 @task(name="register", cache_policy=NO_CACHE, persist_result=False)
 def register_challenger(workspace: Workspace, commit: str) -> dict[str, Any]:
     """Find or create the version, judge it beside the champion, set its alias."""
+    from pipelines import register
+
     durations = workspace.state / "durations.json"
     return register.run(
         workspace,

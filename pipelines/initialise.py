@@ -54,7 +54,8 @@ def _build(workspace: Workspace, preset: Preset, remote: str | None) -> None:
     # A relative folder is the caller's, not the workspace's; an address stays as it is.
     versioning.initialise(workspace, str(Path(remote).absolute()) if remote and "://" not in remote else remote)
     private_folder(workspace.root / ".dvc" / "cache")
-    shutil.copyfile(template_file("dvc.yaml"), workspace.dvc_yaml)
+    for name in ("dvc.yaml", "prefect.yaml"):
+        shutil.copyfile(template_file(name), workspace.root / name)
     params_file.write(workspace.params, template_file("params.yaml"), GPU_PRESET if preset == "gpu" else {})
     manifest.write_videos(workspace.manifest, [])
     manifest.write_splits(workspace.splits, {})

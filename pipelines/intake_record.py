@@ -29,7 +29,9 @@ def record(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
         what = [f"take in {len(book.new_videos)} videos"] if book.new_videos else []
         what += [f"correct {len(book.corrections)} videos"] if book.corrections else []
         message = f"{' and '.join(what).capitalize()}: data version {version}"
-        versioning.commit(workspace, (*versioning.OWN_INPUTS, "ledger.jsonl"), message)
+        edited = versioning.open_edits(workspace)  # whoever is at it commits it
+        own = [name for name in versioning.OWN_INPUTS if name not in edited]
+        versioning.commit(workspace, (*own, "ledger.jsonl"), message)
     batch.report.data_version = manifest.data_version(workspace.manifest, workspace.splits)
 
 

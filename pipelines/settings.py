@@ -6,7 +6,11 @@ Everything is a default: what the user has set in the environment wins.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import psutil
+
+from pipelines.files import read_json
 from pipelines.workspace import Workspace, private_folder
 
 OFFLINE = {
@@ -52,5 +56,19 @@ def apply(workspace: Workspace | None = None) -> None:
         return
     state = private_folder(workspace.state)
     os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
+    _use_running_server(state / "prefect")
     os.environ["DVC_SITE_CACHE_DIR"] = str(private_folder(state / "dvc-site"))
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.tracking_database}")
+
+
+def _use_running_server(home: Path) -> None:
+    """Where ``lclsc serve --flows`` runs, its Prefect server is the one for every command."""
+    try:
+        server = read_json(home / "server.json")
+        alive = f"{psutil.Process(server['pid']).create_time():.2f}" == server["started"]
+        password = (home / "auth").read_text().strip()
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return
+    if alive and "PREFECT_API_URL" not in os.environ:
+        os.environ["PREFECT_API_URL"] = str(server["url"])
+        os.environ["PREFECT_API_AUTH_STRING"] = password

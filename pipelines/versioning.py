@@ -6,6 +6,7 @@ Both are driven through their command lines; what only reads parses their files 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import yaml
 
 from pipelines.errors import OutsideSystemError
@@ -30,6 +32,7 @@ OWN_INPUTS = (
     "masks.dvc",
     "params.yaml",
     "dvc.yaml",
+    "prefect.yaml",
     "code.json",
     ".gitignore",
     ".dvcignore",
@@ -190,6 +193,36 @@ def hand_edits(workspace: Workspace) -> list[str]:
     return sorted(line[3:] for line in lines if line[3:] not in own)
 
 
+def open_edits(workspace: Workspace) -> list[str]:
+    """Which of params.yaml and dvc.yaml say something else than the last commit: somebody may be in the middle of it.
+
+    The allowed labels are no such edit: intake writes them.
+    """
+    return [
+        name for name in ("params.yaml", "dvc.yaml") if _settings_now(workspace, name) != _committed(workspace, name)
+    ]
+
+
+def _settings_now(workspace: Workspace, name: str) -> Any:
+    path = workspace.root / name
+    return _without_labels(path.read_bytes()) if path.exists() else None
+
+
+def _committed(workspace: Workspace, name: str) -> Any:
+    stored = file_at(workspace, "HEAD", name)
+    return None if stored is None else _without_labels(stored)
+
+
+def _without_labels(text: bytes) -> Any:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(document, dict) and isinstance(document.get("intake"), dict):
+        document["intake"].pop("labels", None)
+    return document
+
+
 def push_commits(workspace: Workspace) -> None:
     remote = git_remote(workspace)
     if remote is not None:
@@ -280,10 +313,14 @@ def reproduce_stage(
         text=True,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            ran = ran or line.startswith("Running stage")
-            tail = [*tail, line.rstrip()][-20:]
-            on_line(line.rstrip("\n"))
+        try:
+            for line in process.stdout:
+                ran = ran or line.startswith("Running stage")
+                tail = [*tail, line.rstrip()][-20:]
+                on_line(line.rstrip("\n"))
+        except BaseException:  # stopped, or out of time: leaving would wait for the stage to end by itself
+            _end_tree(process.pid)
+            raise
     if process.returncode:
         raise OutsideSystemError(
             "stage_failed",
@@ -456,6 +493,15 @@ def _git_done(workspace: Workspace, *arguments: str) -> subprocess.CompletedProc
     command = ["git", "-c", f"safe.directory={workspace.root}", *arguments]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     return subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, check=False)
+
+
+def _end_tree(pid: int) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in [*parent.children(recursive=True), parent]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _succeeds(workspace: Workspace, *arguments: str) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pipelines import settings
+from pipelines.workspace import Workspace
 
 settings.apply()
 
@@ -32,3 +35,20 @@ def require() -> Callable[[str], str]:
 def _own_key_file(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the key that a person keeps in their configuration folder."""
     monkeypatch.setenv("LCLSC_KEY_FILE", str(tmp_path_factory.mktemp("keys") / "patients.key"))
+
+
+@pytest.fixture(scope="session")
+def empty_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Making a workspace takes seconds: once a session, then copied."""
+    from pipelines import initialise
+
+    root = tmp_path_factory.mktemp("empty") / "workspace"
+    initialise.run(root, preset="cpu", remote=None)
+    return root
+
+
+@pytest.fixture
+def workspace(empty_workspace: Path, tmp_path: Path) -> Workspace:
+    """A workspace that nothing was taken into yet."""
+    subprocess.run(["cp", "-a", str(empty_workspace), str(tmp_path / "w")], check=True)
+    return Workspace(tmp_path / "w")

@@ -146,20 +146,3 @@ def tracked(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatc
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
     shutil.copyfile(empty_database, root / "mlflow.db")
     return Workspace.open(root)
-
-
-@pytest.fixture(scope="session")
-def empty_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Making a workspace takes seconds: once a session, then copied."""
-    from pipelines import initialise
-
-    root = tmp_path_factory.mktemp("empty") / "workspace"
-    initialise.run(root, preset="cpu", remote=None)
-    return root
-
-
-@pytest.fixture
-def workspace(empty_workspace: Path, tmp_path: Path) -> Workspace:
-    """A workspace that nothing was taken into yet."""
-    subprocess.run(["cp", "-a", str(empty_workspace), str(tmp_path / "w")], check=True)
-    return Workspace(tmp_path / "w")

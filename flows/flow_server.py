@@ -1,0 +1,212 @@
+"""``lclsc serve --flows``: a Prefect server that keeps its history, and the process that runs its flows.
+
+Writes  .state/prefect/   Prefect's home: database, ``server.json`` (address of the running server),
+                          ``auth`` (its password, for the page), ``profiles.toml`` (profile ``lclsc``, for its CLI)
+
+Everything listens on this machine only, and the server asks for a password: whoever may talk to it may let
+code run. With ``PREFECT_API_URL`` set that server is used, and none is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flows import console
+from pipelines import locks
+from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
+from pipelines.files import write_bytes, write_json
+from pipelines.stage import die_with_parent
+from pipelines.workspace import Workspace, private_folder
+
+START_SECONDS = 180.0
+GRACE_SECONDS = 15.0
+
+
+def run(workspace: Workspace, *, drop: Path | None, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; nothing that was started outlives this call."""
+    if drop is not None and not drop.is_dir():
+        raise WrongUseError("no_drop_folder", f"{drop} is no folder.", "Name the folder that batches are put into.")
+    with contextlib.suppress(LclscError):  # somebody else is at work: their own affair
+        locks.end_orphans(workspace)
+    signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
+    try:
+        with locks.marked(workspace), _server(workspace, port):
+            _run_flows(workspace, drop)
+    except KeyboardInterrupt:
+        console.err.print("stopping")
+    finally:
+        _end_children(workspace)
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+# --- the server ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _server(workspace: Workspace, port: int) -> Iterator[None]:
+    """The user's server where ``PREFECT_API_URL`` names one, else our own on loopback."""
+    if os.environ.get("PREFECT_API_URL"):
+        console.out.print(f"Prefect: {os.environ['PREFECT_API_URL']}")
+        yield
+        return
+    _require_free(port)
+    home = private_folder(Path(os.environ["PREFECT_HOME"]))
+    password = _password(home)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password
+    process = _start(home, port)
+    try:
+        _wait_until_ready(process, port, home)
+        _tell_others(home, port, password, process.pid)
+        _say_where(workspace, home, port)
+        yield
+    finally:
+        (home / "server.json").unlink(missing_ok=True)
+        _end(process)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended is no obstacle
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise WrongUseError(
+                "port_in_use", f"Something listens on port {port} already.", "Name another one with --port."
+            ) from None
+
+
+def _password(home: Path) -> str:
+    """``lclsc:<random>``, made once a workspace and readable by its owner alone."""
+    path = home / "auth"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f"lclsc:{secrets.token_urlsafe(24)}\n")
+    return path.read_text().strip()
+
+
+def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
+    """One process, with the services that make runs of schedules and events; it dies with us."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C reaches us first: runs are ended while the server still answers
+            preexec_fn=die_with_parent,
+        )
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with console.err.status("starting Prefect's server"):
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
+                return
+            time.sleep(0.3)
+    raise OutsideSystemError("no_prefect_server", "Prefect's server did not start.", f"Its log is {home}/server.log.")
+
+
+def _tell_others(home: Path, port: int, password: str, pid: int) -> None:
+    """Prefect's CLI finds the server by the profile, ``lclsc`` commands by server.json."""
+    url = f"http://127.0.0.1:{port}/api"
+    profile = f'[profiles.lclsc]\nPREFECT_API_URL = "{url}"\nPREFECT_API_AUTH_STRING = "{password}"\n'
+    path = home / "profiles.toml"
+    path.touch(mode=0o600)
+    write_bytes(path, profile.encode())
+    path.chmod(0o600)
+    started = psutil.Process(pid).create_time()
+    write_json(home / "server.json", {"url": url, "pid": pid, "started": f"{started:.2f}"})
+
+
+def _say_where(workspace: Workspace, home: Path, port: int) -> None:
+    shown = os.path.relpath(home)
+    shown = shown if len(shown) < len(str(home)) else str(home)
+    console.out.print(f"Prefect's page: [bold]http://127.0.0.1:{port}[/]  (password: cat {shown}/auth)", soft_wrap=True)
+    console.out.print(
+        f"Its CLI:        PREFECT_HOME={shown} prefect --profile lclsc deployment run retrain/retrain", soft_wrap=True
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# --- its flows -------------------------------------------------------------------------------------
+
+
+def _run_flows(workspace: Workspace, drop: Path | None) -> None:
+    """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start."""
+    os.environ["LCLSC_SERVING"] = "1"
+    from prefect.runner import Runner
+
+    from flows import deployments
+
+    built = deployments.build(workspace, drop)
+    runner = Runner(name=f"lclsc {workspace.root.name}", pause_on_shutdown=False)
+    for deployment in built:
+        runner.add_deployment(deployment)
+    for deployment in built:
+        console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
+    asyncio.run(_until_told(runner))
+
+
+async def _until_told(runner: Any) -> None:
+    """Run until a signal; then end the runs and say so on Prefect's page, which the runner's own handler does not."""
+    running = asyncio.create_task(runner.start())
+    while not runner.started and not running.done():
+        await asyncio.sleep(0.1)
+    stops = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(
+            number, lambda: stops.append(asyncio.ensure_future(runner.astop()))
+        )
+    await running
+    await asyncio.gather(*stops)
+
+
+def _when(deployment: Any) -> str:
+    crons = [f"{entry.schedule.cron} ({entry.schedule.timezone})" for entry in deployment.schedules or []]
+    events = [f"after {name}" for trigger in deployment.triggers for name in sorted(trigger.expect)]
+    return ", ".join(crons + events) or "when asked"
+
+
+def _end_children(workspace: Workspace) -> None:
+    """Whatever is left of runs and their stages, wherever it has been adopted."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    _, alive = psutil.wait_procs(children, timeout=GRACE_SECONDS)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    with contextlib.suppress(LclscError):
+        locks.end_orphans(workspace)

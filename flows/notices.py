@@ -1,0 +1,87 @@
+"""Notices to people: what was registered, waits, was refused, failed, drifted or was found by an audit.
+
+Where to: ``LCLSC_NOTIFY`` (Apprise addresses, separated by spaces), else the Prefect block that
+``LCLSC_NOTIFY_BLOCK`` names (``slack-webhook/ops``). Addresses hold secrets: they stand in no file of the
+workspace, and no log line shows more of one than its scheme.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pipelines.errors import LclscError
+
+Kind = Literal["registered", "waiting", "refused", "failed", "drift", "audit", "intake"]
+
+log = logging.getLogger("lclsc.notices")
+
+
+def send(kind: Kind, title: str, body: str) -> bool:
+    """Tell whoever wants to know; True when it was delivered. A notice that cannot be sent stops nothing."""
+    senders = [*_addresses(), *_block()]
+    delivered = [_deliver(name, sender, f"lclsc: {title}", body) for name, sender in senders]
+    if not all(delivered):
+        log.warning("notice %s: %d of %d addresses not reached", kind, delivered.count(False), len(delivered))
+    return bool(delivered) and all(delivered)
+
+
+def of_retrain(report: dict[str, Any], workspace: str) -> None:
+    """What a retrain has to say; nothing when it had nothing to do."""
+    if report["status"] == "up_to_date":
+        return
+    version, aliases = report["version"], report["aliases"]
+    f1 = report["metrics"].get("macro_f1")
+    figure = "" if f1 is None else f", macro-F1 {f1:.3f} on unseen patients"
+    if report["status"] == "refused":
+        send("refused", f"version {version} is refused", f"{workspace}: the gate refused it{figure}.")
+    elif "challenger" in aliases:
+        send("waiting", f"version {version} waits for approval", f"{workspace}: it is challenger{figure}.")
+    else:
+        names = ", ".join(aliases) or "no alias"
+        send("registered", f"version {version} is registered", f"{workspace}: {names}{figure}.")
+
+
+def of_failure(what: str, error: Exception, workspace: str) -> None:
+    """Why a run ended; an error of our own names no patient, another one only its kind."""
+    said = f"{error.cause} {error.remedy}" if isinstance(error, LclscError) else type(error).__name__
+    send("failed", f"{what} failed", f"{workspace}: {said}")
+
+
+def _deliver(name: str, sender: Callable[[str, str], bool], title: str, body: str) -> bool:
+    try:
+        return sender(title, body)
+    except Exception as error:  # its text may hold the address
+        log.warning("notice by %s failed: %s", name, type(error).__name__)
+        return False
+
+
+def _addresses() -> list[tuple[str, Callable[[str, str], bool]]]:
+    return [(address.split("://")[0], _apprise(address)) for address in os.environ.get("LCLSC_NOTIFY", "").split()]
+
+
+def _apprise(address: str) -> Callable[[str, str], bool]:
+    def sender(title: str, body: str) -> bool:
+        import apprise
+
+        logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it would log addresses
+        box = apprise.Apprise()
+        return bool(box.add(address)) and bool(box.notify(title=title, body=body))
+
+    return sender
+
+
+def _block() -> list[tuple[str, Callable[[str, str], bool]]]:
+    name = os.environ.get("LCLSC_NOTIFY_BLOCK")
+    if not name:
+        return []
+
+    def sender(title: str, body: str) -> bool:
+        from prefect.blocks.core import Block
+
+        Block.load(name).notify(body=body, subject=title)  # type: ignore[union-attr]
+        return True
+
+    return [(name, sender)]

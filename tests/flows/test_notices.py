@@ -1,0 +1,98 @@
+"""Notices reach a real receiver on this machine, and their address stays out of every log."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flows import notices
+from pipelines.errors import StageError
+
+REPORT: dict[str, Any] = {"version": "7", "aliases": [], "metrics": {"macro_f1": 0.91}}
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """Keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.got: list[dict[str, Any]] = []
+        self.status = 200
+
+    @property
+    def address(self) -> str:
+        return f"json://user:s3cret@127.0.0.1:{self.server_address[1]}/hook"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    server = Receiver()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("LCLSC_NOTIFY", server.address)
+    monkeypatch.delenv("LCLSC_NOTIFY_BLOCK", raising=False)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "aliases", "title"),
+    [
+        ("registered", ["challenger"], "lclsc: version 7 waits for approval"),
+        ("registered", ["champion"], "lclsc: version 7 is registered"),
+        ("refused", [], "lclsc: version 7 is refused"),
+    ],
+)
+def test_what_became_of_a_retrain_is_told(receiver: Receiver, status: str, aliases: list[str], title: str) -> None:
+    notices.of_retrain(REPORT | {"status": status, "aliases": aliases}, "clinic")
+    (got,) = receiver.got
+    assert got["title"] == title
+    assert "clinic" in got["message"]
+    assert "0.910" in got["message"]
+
+
+def test_a_retrain_with_nothing_to_do_tells_nobody(receiver: Receiver) -> None:
+    notices.of_retrain(REPORT | {"status": "up_to_date"}, "clinic")
+    assert receiver.got == []
+
+
+def test_a_failure_tells_its_remedy_and_a_foreign_error_only_its_kind(receiver: Receiver) -> None:
+    notices.of_failure("retrain", StageError("x", "Disk full.", "Free some."), "clinic")
+    notices.of_failure("retrain", RuntimeError("Erika Mustermann"), "clinic")
+    assert [got["message"] for got in receiver.got] == ["clinic: Disk full. Free some.", "clinic: RuntimeError"]
+
+
+def test_an_address_that_cannot_be_reached_stops_nothing_and_is_not_shown(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    receiver.status = 500
+    assert not notices.send("drift", "drift", "clinic")
+    monkeypatch.setenv("LCLSC_NOTIFY", "json://user:s3cret@127.0.0.1:9/hook nonsense://s3cret")
+    assert not notices.send("drift", "drift", "clinic")
+    assert "not reached" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+    monkeypatch.delenv("LCLSC_NOTIFY")
+    assert not notices.send("drift", "drift", "clinic")
+    assert receiver.got == []
