@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import console, evidence
+from flows import console, evidence, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
@@ -448,28 +448,13 @@ def doctor(
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-@app.command()
-def serve(
-    workspace: WorkspaceOption = HERE,
-    flows: Annotated[
-        bool, typer.Option("--flows", help="Run the deployments of prefect.yaml, on a Prefect server of our own.")
-    ] = False,
-    drop: Annotated[
-        Path | None, typer.Option(help="With --flows: the drop folder; each subfolder with a manifest.csv is a batch.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of Prefect's page, on this machine only.")] = 4200,
-    debug: DebugOption = False,
-) -> None:
-    """Run the flows by the clock and on new batches, until Ctrl-C.
-
-    Example: lclsc serve --flows --drop /export --workspace clinic
-    """
-    from flows import flow_server
-
-    if not flows:
-        raise WrongUseError("serve_what", "Say what to serve.", "Add --flows.")
-    flow_server.run(open_workspace(workspace), drop=drop, port=port)
-
-
-for command in (evidence.audit, evidence.trace, evidence.diff, evidence.reproduce, evidence.forget, evidence.gc):
+for command in (
+    evidence.audit,
+    evidence.trace,
+    evidence.diff,
+    evidence.reproduce,
+    evidence.forget,
+    evidence.gc,
+    serving.serve,
+):
     app.command()(command)

@@ -73,6 +73,7 @@ MAIN_JOB = "tests/e2e/test_main_job.py"
 AUDIT = "tests/e2e/test_audit.py"
 FORGET = "tests/e2e/test_forget.py"
 REPRODUCE = "tests/e2e/test_reproduce.py"
+SERVE = "tests/pipelines/serving/test_serve.py"
 RUN_ELSEWHERE = {
     "make demo": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
     "make test": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
@@ -95,6 +96,13 @@ RUN_ELSEWHERE = {
     "lclsc reproduce @champion --workspace clinic": f"{REPRODUCE}::test_the_champion_is_rebuilt_byte_by_byte",
     "lclsc forget kdemo-ab7db3yv --workspace clinic": f"{FORGET}::test_no_byte_of_the_patients_frames_is_found",
     "lclsc gc --dry-run --workspace clinic": f"{FORGET}::test_gc_keeps_what_registered_versions_need",
+    'LCLSC_SERVE_ROOT="$PWD/clips" lclsc serve --workspace clinic': (
+        f"{SERVE}::test_a_video_beneath_the_root_is_answered_frame_by_frame"
+    ),
+    'curl -H "Content-Type: application/json" -d @request.json http://127.0.0.1:5001/invocations': (
+        f"{SERVE}::test_a_video_beneath_the_root_is_answered_frame_by_frame"
+    ),
+    "curl http://127.0.0.1:5001/version": f"{SERVE}::test_a_promotion_loses_none_of_the_requests",
     "dvc repro": f"{MAIN_JOB}::test_dvc_repro_by_hand_gives_the_same_lock",
     "lclsc retrain": f"{MAIN_JOB}::test_a_second_retrain_does_nothing_and_says_why",
     'LCLSC_SERVE_ROOT="$PWD/clips" mlflow models predict -m models:/lclsc@champion --env-manager local'

@@ -1,0 +1,166 @@
+"""Which version answers: follow the alias, start the new one, warm it, switch, drain the old one.
+
+All of it runs in one event loop, so a switch is one assignment between two requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.errors import LclscError, unexpected
+from pipelines.serving.backend import Backend
+from pipelines.serving.candidate import Candidate
+from pipelines.serving.terms import Terms
+
+log = logging.getLogger(__name__)
+
+Start = Callable[[Backend], Awaitable[None]]
+
+
+class Wanted(Protocol):
+    """The registry, or a stand-in for it."""
+
+    def wanted(self) -> str: ...
+
+    def fetch(self, number: str) -> Candidate: ...
+
+
+@dataclass(frozen=True)
+class Failed:
+    version: str
+    retry_at: float  # monotonic
+
+
+class Rotation:
+    """``active`` answers; there is none before the first start, and for a moment after one crashed."""
+
+    def __init__(self, source: Wanted, terms: Terms, folder: Path, start: Start = Backend.start) -> None:
+        self.source, self.terms, self.folder, self._start = source, terms, folder, start
+        self.active: Backend | None = None
+        self.problem: str | None = None
+        self._failed: Failed | None = None
+        self._ready = asyncio.Event()
+        self._numbers = itertools.count()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def begin(self) -> None:
+        """The first version; without one there is no server."""
+        self._switch(await self._started(await asyncio.to_thread(self.source.wanted)))
+
+    async def follow(self) -> None:
+        """Look at the alias again and again, at once when the active version ended. Runs until it is cancelled."""
+        while True:
+            await self._pause()
+            try:
+                await self._look()
+            except LclscError as error:
+                self._trouble(f"{error.cause} {error.remedy}")
+            except Exception as error:  # nothing that happens here may stop the server
+                log.exception("following the alias")
+                self._trouble(unexpected(error).cause)
+
+    async def lease(self) -> Backend:
+        """The version for one request, which gives it back by ``release``. TimeoutError where there is none."""
+        async with asyncio.timeout(self.terms.request_seconds):
+            while self.active is None:
+                await self._ready.wait()
+        self.active.lease()
+        return self.active
+
+    async def close(self) -> None:
+        """End every process; what still runs was waited for by the front door."""
+        if self.active is not None:
+            await self.active.end()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    def report(self) -> dict[str, Any]:
+        """What /health says."""
+        active = self.active
+        state = "unavailable" if active is None else "degraded" if self.problem else "ok"
+        return {
+            "status": state,
+            "version": active.version if active else None,
+            "problem": self.problem,
+            "remarks": list(active.candidate.remarks) if active else [],
+            "draining": len(self._retiring),
+        }
+
+    async def _pause(self) -> None:
+        """Until the next look."""
+        if self.active is None:
+            await asyncio.sleep(self.terms.poll_seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.active.ended.wait(), self.terms.poll_seconds)
+
+    async def _look(self) -> None:
+        if self.active is not None and self.active.ended.is_set():
+            self._lose(self.active)
+        number = await asyncio.to_thread(self.source.wanted)
+        if self.active is not None and number == self.active.version:
+            self._failed = None
+            self._mended()
+            return
+        if self._failed and self._failed.version == number and time.monotonic() < self._failed.retry_at:
+            return
+        try:
+            backend = await self._started(number)
+        except LclscError:
+            self._failed = Failed(number, time.monotonic() + self.terms.retry_seconds)
+            raise
+        self._failed = None
+        if await asyncio.to_thread(self.source.wanted) == number:
+            self._switch(backend)
+        else:  # it moved on meanwhile
+            await backend.end()
+
+    async def _started(self, number: str) -> Backend:
+        candidate = await asyncio.to_thread(self.source.fetch, number)
+        log.info("version %s starts", number)
+        backend = Backend(candidate, self.terms, self.folder / f"{next(self._numbers)}.sock")
+        await self._start(backend)
+        return backend
+
+    def _switch(self, backend: Backend) -> None:
+        old, self.active = self.active, backend
+        self._ready.set()
+        self._mended()
+        log.info("version %s answers (weights %s)", backend.version, backend.candidate.weights_sha256[:12])
+        for remark in backend.candidate.remarks:
+            log.warning("version %s: %s", backend.version, remark)
+        if old is not None:
+            self._retire(old)
+
+    def _lose(self, backend: Backend) -> None:
+        """Its process ended by itself: requests wait for the next one."""
+        self.active = None
+        self._ready.clear()
+        self._trouble(f"Version {backend.version} ended with code {backend.process.returncode}.")
+        self._retire(backend)
+
+    def _retire(self, backend: Backend) -> None:
+        task = asyncio.create_task(backend.drain())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        task.add_done_callback(lambda _: log.info("version %s is gone", backend.version))
+
+    def _trouble(self, problem: str) -> None:
+        if problem != self.problem:
+            kept = f" Version {self.active.version} goes on." if self.active else ""
+            log.warning("%s%s", problem, kept)
+        self.problem = problem
+
+    def _mended(self) -> None:
+        if self.problem is not None:
+            log.info("mended: %s", self.problem)
+        self.problem = None
