@@ -93,23 +93,24 @@ class Backend:
             self.idle.set()
 
     async def drain(self) -> None:
-        """Let it finish what it began, then end it; at once when cancelled."""
-        try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.idle.wait(), self.terms.request_seconds)
-        finally:
-            await self.end()
+        """Let it finish what it began, then end it."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.idle.wait(), self.terms.request_seconds)
+        await self.end()
 
     async def end(self) -> None:
+        """Nothing happens the second time."""
         await self.client.aclose()
-        if self._tasks and not self.ended.is_set():
+        if not self._tasks:  # it never began
+            return
+        if not self.ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 self.process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), END_SECONDS)
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
-        await asyncio.gather(*self._tasks)
+        await asyncio.wait(self._tasks)
         self.socket.unlink(missing_ok=True)
 
     async def _spawn(self, command: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ class Rotation:
         self._failed: Failed | None = None
         self._ready = asyncio.Event()
         self._numbers = itertools.count()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Backend] = {}
 
     async def begin(self) -> None:
         """The first version; without one there is no server."""
@@ -77,11 +77,13 @@ class Rotation:
 
     async def close(self) -> None:
         """End every process; what still runs was waited for by the front door."""
-        if self.active is not None:
-            await self.active.end()
-        for task in self._retiring:
+        retiring = dict(self._retiring)
+        for task in retiring:
             task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*retiring, return_exceptions=True)
+        for backend in (self.active, *retiring.values()):
+            if backend is not None:
+                await backend.end()
 
     def report(self) -> dict[str, Any]:
         """What /health says."""
@@ -150,9 +152,11 @@ class Rotation:
 
     def _retire(self, backend: Backend) -> None:
         task = asyncio.create_task(backend.drain())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-        task.add_done_callback(lambda _: log.info("version %s is gone", backend.version))
+        self._retiring[task] = backend
+        task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        log.info("version %s is gone", self._retiring.pop(task).version)
 
     def _trouble(self, problem: str) -> None:
         if problem != self.problem:
