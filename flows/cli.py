@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -381,25 +382,28 @@ def predict(
         str | None, typer.Option(help="A version or @alias; by default @champion, else the newest version.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw frames with their saliency into this PNG.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Film the video beside its saliency, into this MP4.")] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Classify a video, frame by frame and as a whole.
 
-    Example: lclsc predict clip.mp4 --workspace clinic --sheet sheet.png
+    Example: lclsc predict clip.mp4 --workspace clinic --sheet sheet.png --overlay overlay.mp4
     """
     from pipelines import predict as stage
 
     place = open_workspace(workspace)
-    with console.err.status("looking at the video"):
-        result = stage.run(place, video, model=model, sheet=sheet)
+    # One moving line at a time: an overlay has a bar.
+    waiting = console.err.status("looking at the video") if overlay is None else contextlib.nullcontext()
+    with waiting:
+        result = stage.run(place, video, model=model, sheet=sheet, film=overlay)
     if json:
         console.print_json(result)
     else:
-        _print_prediction(result, sheet)
+        _print_prediction(result, sheet, overlay)
 
 
-def _print_prediction(result: dict[str, Any], sheet: Path | None) -> None:
+def _print_prediction(result: dict[str, Any], sheet: Path | None, overlay: Path | None) -> None:
     rows = []
     for frame in result["frames"]:
         best = frame["probabilities"][frame["class"]]
@@ -416,6 +420,8 @@ def _print_prediction(result: dict[str, Any], sheet: Path | None) -> None:
         )
     if sheet:
         console.out.print(f"Saliency sheet: {sheet}")
+    if overlay:
+        console.out.print(f"Overlay: {overlay}")
 
 
 @app.command()

@@ -11,27 +11,36 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import registry
+from pipelines import progress, registry
 from pipelines.errors import VideoError, WrongUseError
 from pipelines.files import read_json, write_bytes
 from pipelines.inference import Prediction, VideoPrediction
 from pipelines.package import child
 from pipelines.registry import Registry, Version
+from pipelines.report import overlay
 from pipelines.report.sheet import Tile, png_bytes, saliency_sheet
+from pipelines.video.writer import write_colour
 from pipelines.workspace import Workspace
 
 SHEET_TILES = 18
 
 
-def run(workspace: Workspace, video: Path, *, model: str | None, sheet: Path | None) -> dict[str, Any]:
-    """``predict/1``: classes, probabilities and rejects. ``sheet`` also draws frames with their saliency."""
+def run(
+    workspace: Workspace, video: Path, *, model: str | None, sheet: Path | None = None, film: Path | None = None
+) -> dict[str, Any]:
+    """``predict/1``: classes, probabilities and rejects.
+
+    ``sheet`` also draws some frames with their saliency, ``film`` all of them.
+    """
     if not video.is_file():
         raise WrongUseError("no_video", f"{video} is not a file.", "Name a video file.")
+    if film is not None:
+        _require_film(film, video)
     store = registry.connect(workspace)
     version = choose(store, model)
     package = store.download(version)
     classes = list(read_json(package / "artifacts" / "model" / "model.json")["classes"])
-    found = _classified(package, video)
+    found = _classified(package, video) if film is None else _filmed(film, classes, package, video, version.version)
     if sheet is not None:
         write_bytes(
             sheet,
@@ -57,6 +66,20 @@ def _classified(package: Path, video: Path) -> VideoPrediction:
             prediction = Prediction(**{field.name: arrays[field.name] for field in fields(Prediction)})
             own = {field.name: arrays[field.name] for field in fields(VideoPrediction) if field.name in arrays}
             return VideoPrediction(prediction=prediction, **own)
+
+
+def _require_film(film: Path, video: Path) -> None:
+    if film.suffix.lower() != ".mp4" or film.resolve() == video.resolve():
+        raise WrongUseError("overlay_name", f"The overlay cannot be written to {film.name}.", "Name a new .mp4 file.")
+
+
+def _filmed(film: Path, classes: Sequence[str], package: Path, video: Path, version: str) -> VideoPrediction:
+    """Classified, and every frame painted beside its saliency at the clip's own times."""
+    with progress.track("overlay", 1, "frames") as tracker:
+        found = _classified(package, video)
+        tracker.retitle(len(found.frame_index_N), "frames")
+        write_colour(film, overlay.frames(classes, found, version, tracker.advance), found.pts_seconds_N.tolist())
+    return found
 
 
 def choose(store: Registry, model: str | None) -> Version:

@@ -8,28 +8,21 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from pipelines.report.paint import INK, MUTED, OUTSIDE, PAPER, TEXT_PX, blend, colours, fit, font, pixels, resized
 
 SIDE_PX = 160
 BORDER_PX = 3
 GAP_PX = 14
 MARGIN_PX = 22
 LINE_PX = 16
-TEXT_PX = 12
 MIN_WIDTH_PX = 620
 MAX_CAPTION_LINES = 4
-MAX_ALPHA = 0.8
 
-INK = (27, 36, 48)
-MUTED = (91, 102, 115)
-PAPER = (255, 255, 255)
-OUTSIDE = (13, 17, 23)
 CONTOUR = (72, 229, 255)
 STATE = {True: (31, 122, 77), False: (197, 48, 48), None: (154, 164, 175)}
 SIGN = {True: "✓ ", False: "✕ ", None: ""}
@@ -72,7 +65,7 @@ def saliency_sheet(tiles: Sequence[Tile], columns: int = 6, title: str = "") -> 
     sheet = Image.new("RGB", (width, top + rows * (cell_h + GAP_PX) + 26 + MARGIN_PX), PAPER)
     pen = ImageDraw.Draw(sheet)
     if title:
-        pen.text((MARGIN_PX, MARGIN_PX - 4), title, INK, _font(18, bold=True))
+        pen.text((MARGIN_PX, MARGIN_PX - 4), title, INK, font(18, bold=True))
     for place, (tile, picture, lines) in enumerate(zip(tiles, pictures, captions, strict=True)):
         x = MARGIN_PX + place % columns * (cell_w + GAP_PX)
         y = top + place // columns * (cell_h + GAP_PX)
@@ -86,14 +79,14 @@ def tile_picture(tile: Tile) -> Image.Image:
     """The frame above its overlay, inside a border that says right, wrong or unknown."""
     size = (SIDE_PX + 2 * BORDER_PX, 2 * SIDE_PX + 3 * BORDER_PX)
     picture = Image.new("RGB", size, STATE[tile.correct])
-    fov_LL = _resized(tile.fov_SS) > 0.5
-    grey_LL = np.clip(_resized(tile.image_SS, Image.Resampling.BICUBIC), 0, 255).round().astype(np.uint8)
+    fov_LL = resized(tile.fov_SS, SIDE_PX) > 0.5
+    grey_LL = np.clip(resized(tile.image_SS, SIDE_PX, Image.Resampling.BICUBIC), 0, 255).round().astype(np.uint8)
     frame_LL3 = np.repeat(grey_LL[..., None], 3, axis=2)
-    picture.paste(_pixels(frame_LL3, fov_LL), (BORDER_PX, BORDER_PX))
-    overlay_LL3 = _blend(frame_LL3, _resized(tile.saliency_SS), fov_LL)
+    picture.paste(pixels(frame_LL3, fov_LL), (BORDER_PX, BORDER_PX))
+    overlay_LL3 = blend(frame_LL3, resized(tile.saliency_SS, SIDE_PX), fov_LL)
     if tile.mask_SS is not None:
-        overlay_LL3[_outline(_resized(tile.mask_SS) > 0.5)] = CONTOUR
-    picture.paste(_pixels(overlay_LL3, fov_LL), (BORDER_PX, SIDE_PX + 2 * BORDER_PX))
+        overlay_LL3[_outline(resized(tile.mask_SS, SIDE_PX) > 0.5)] = CONTOUR
+    picture.paste(pixels(overlay_LL3, fov_LL), (BORDER_PX, SIDE_PX + 2 * BORDER_PX))
     return picture
 
 
@@ -104,44 +97,17 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _resized(values_SS: NDArray[np.generic], how: Image.Resampling = Image.Resampling.BILINEAR) -> NDArray[np.float32]:
-    picture = Image.fromarray(np.nan_to_num(values_SS.astype(np.float32)))
-    return np.asarray(picture.resize((SIDE_PX, SIDE_PX), how), np.float32)
-
-
-def _blend(
-    frame_LL3: NDArray[np.uint8], saliency_LL: NDArray[np.float32], fov_LL: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """Colour where there is evidence, the bare frame where there is none."""
-    strength_LL = np.clip(saliency_LL, 0, 1) * fov_LL
-    alpha_LL1 = (MAX_ALPHA * strength_LL)[..., None]
-    blended: NDArray[np.uint8] = (
-        ((1 - alpha_LL1) * frame_LL3 + alpha_LL1 * _colours(strength_LL)).round().astype(np.uint8)
-    )
-    return blended
-
-
-def _colours(strength: NDArray[np.floating]) -> NDArray[np.floating]:
-    """inferno: even steps of lightness, legible without colour vision. Its black foot is left out."""
-    rgba: NDArray[np.floating] = matplotlib.colormaps["inferno"](0.25 + 0.7 * strength)
-    return 255 * rgba[..., :3]
-
-
 def _outline(mask_LL: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(mask_LL, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask_LL & ~inside
 
 
-def _pixels(pixels_LL3: NDArray[np.uint8], fov_LL: NDArray[np.bool_]) -> Image.Image:
-    return Image.fromarray(np.where(fov_LL[..., None], pixels_LL3, np.array(OUTSIDE, np.uint8)))
-
-
 def _legend(sheet: Image.Image, x: int, y: int, tiles: Sequence[Tile]) -> None:
     pen = ImageDraw.Draw(sheet)
     bar_10_120 = np.tile(np.linspace(0, 1, 120), (10, 1))
     x = _note(pen, x, y, "Above: frame. Below: evidence  low ")
-    sheet.paste(Image.fromarray(_colours(bar_10_120).round().astype(np.uint8)), (x, y + 3))
+    sheet.paste(Image.fromarray(colours(bar_10_120).round().astype(np.uint8)), (x, y + 3))
     x = _note(pen, x + 126, y, "high") + 22
     if any(tile.mask_SS is not None for tile in tiles):
         pen.rectangle((x, y + 3, x + 12, y + 12), outline=CONTOUR, fill=OUTSIDE)
@@ -153,13 +119,13 @@ def _legend(sheet: Image.Image, x: int, y: int, tiles: Sequence[Tile]) -> None:
 
 
 def _note(pen: ImageDraw.ImageDraw, x: int, y: int, text: str) -> int:
-    pen.text((x, y), text, MUTED, _font(TEXT_PX))
-    return x + round(_font(TEXT_PX).getlength(text))
+    pen.text((x, y), text, MUTED, font(TEXT_PX))
+    return x + round(font(TEXT_PX).getlength(text))
 
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: tuple[int, int, int]) -> None:
     for number, line in enumerate(lines):
-        pen.text((at[0], at[1] + number * LINE_PX), line, MUTED if number else colour, _font(TEXT_PX))
+        pen.text((at[0], at[1] + number * LINE_PX), line, MUTED if number else colour, font(TEXT_PX))
 
 
 def _wrap(text: str, width_px: int) -> list[str]:
@@ -169,26 +135,11 @@ def _wrap(text: str, width_px: int) -> list[str]:
         line = ""
         for word in paragraph.split():
             joined = f"{line} {word}".strip()
-            if line and _font(TEXT_PX).getlength(joined) > width_px:
-                lines.append(_fit(line, width_px))
+            if line and font(TEXT_PX).getlength(joined) > width_px:
+                lines.append(fit(line, width_px))
                 joined = word
             line = joined
-        lines.append(_fit(line, width_px))
+        lines.append(fit(line, width_px))
     if len(lines) > MAX_CAPTION_LINES:
-        lines[MAX_CAPTION_LINES - 1 :] = [_fit(lines[MAX_CAPTION_LINES - 1] + " …", width_px)]
+        lines[MAX_CAPTION_LINES - 1 :] = [fit(lines[MAX_CAPTION_LINES - 1] + " …", width_px)]
     return lines
-
-
-def _fit(line: str, width_px: int) -> str:
-    if _font(TEXT_PX).getlength(line) <= width_px:
-        return line
-    while line and _font(TEXT_PX).getlength(line + "…") > width_px:
-        line = line[:-1]
-    return line + "…"
-
-
-@cache
-def _font(size_px: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu as matplotlib ships it, so that a sheet looks the same on every machine."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size_px)

@@ -80,6 +80,9 @@ RUN_ELSEWHERE = {
     "lclsc predict demo-phantoms/metastasis/PHANTOM-MET-0004/1.mp4 --workspace demo --sheet saliency.png": (
         f"{MAIN_JOB}::test_predictions_are_those_of_mlflow_in_an_empty_folder"
     ),
+    "lclsc predict demo-phantoms/metastasis/PHANTOM-MET-0004/1.mp4 --workspace demo --overlay overlay.mp4": (
+        f"{MAIN_JOB}::test_predictions_are_those_of_mlflow_in_an_empty_folder"
+    ),
     'lclsc retrain --workspace clinic --reason "first batch"': (
         f"{MAIN_JOB}::test_the_first_model_that_passes_the_gate_is_champion"
     ),

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import leaks
 import psutil
 import pytest
@@ -100,8 +101,11 @@ def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, p
 def test_predictions_are_those_of_mlflow_in_an_empty_folder(built: Line, tmp_path: Path) -> None:
     video = sorted((built.root / "videos").iterdir())[0]
     sheet = tmp_path / "sheet.png"
-    ours = built.json("predict", str(video), "--sheet", str(sheet))
+    film = tmp_path / "film.mp4"
+    ours = built.json("predict", str(video), "--sheet", str(sheet), "--overlay", str(film))
     assert sheet.read_bytes().startswith(b"\x89PNG")
+    with av.open(str(film)) as container:
+        assert len(list(container.decode(video=0))) == len(ours["frames"])
     empty = tmp_path / "empty"
     empty.mkdir()
     request = tmp_path / "request.json"
