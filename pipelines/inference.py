@@ -19,7 +19,7 @@ import lclsc
 from pipelines.errors import WrongUseError
 from pipelines.files import read_json
 from pipelines.params import ExtractParams
-from pipelines.video import fov, prepared
+from pipelines.video import fov, prepared, quality
 from pipelines.video.geometry import inside_mask
 from pipelines.video.isolation import Limits, run_isolated
 
@@ -143,3 +143,13 @@ def prepare_image(classifier: Classifier, grey_HW: NDArray[np.uint8]) -> tuple[N
     side_px = classifier.extract.side_px
     view = fov.find_field_of_view(grey_HW)
     return fov.resample(grey_HW, view, side_px), view.inside(side_px)
+
+
+def measured(classifier: Classifier, image_SS: NDArray[np.uint8], fov_SS: NDArray[np.bool_]) -> quality.Quality:
+    """The figures of one prepared picture; see ``is_fit``."""
+    return quality.Gauge(fov_SS, classifier.extract).measure(image_SS)
+
+
+def is_fit(classifier: Classifier, figures: quality.Quality) -> bool:
+    """Would a frame with these figures be judged?"""
+    return quality.judge(figures, classifier.extract) is None

@@ -3,8 +3,9 @@
 In    a table with exactly one column: ``image`` (base64 PNG, one a row) or ``video`` (one path)
 Out   frame_index, class, probabilities {class: p}, reject, saliency (base64 PNG of the model's side, 0..255)
 
-Frames of a video that are too poor to be judged have no row. Imports of this project resolve inside the
-package (its ``code`` folder), so they wait until MLflow has put that folder on the path.
+Frames of a video that are too poor to be judged have no row; pictures that are too poor are rejected.
+Imports of this project resolve inside the package (its ``code`` folder), so they wait until MLflow has put that
+folder on the path.
 """
 
 from __future__ import annotations
@@ -49,13 +50,16 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             raise refusal(f"{error.cause} {error.remedy}") from None
 
     def _images(self, values: list[Any]) -> pd.DataFrame:
-        from pipelines.inference import prepare_image
+        from pipelines.inference import is_fit, measured, prepare_image
 
         if not values:
             return pd.DataFrame(columns=COLUMNS)
         prepared = [prepare_image(self.classifier, decode_png(value)) for value in values]
         images_NSS, fov_NSS = (np.stack(part) for part in zip(*prepared, strict=True))
+        figures = [measured(self.classifier, *one) for one in prepared]
         prediction = self.classifier.predict(images_NSS, fov_NSS)
+        # Each picture has its row; one that would not be judged as a frame of a video is rejected.
+        prediction.reject_N[:] |= [not is_fit(self.classifier, one) for one in figures]
         return self._table(np.arange(len(values)), prediction, np.ones(len(values), dtype=bool))
 
     def _video(self, values: list[Any]) -> pd.DataFrame:

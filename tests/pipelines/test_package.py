@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
@@ -192,3 +193,14 @@ def test_saliency_survives_its_png() -> None:
     saliency_SS = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     decoded = model_code.decode_png(model_code.encode_png(saliency_SS))
     assert np.abs(decoded / 255 - saliency_SS).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_picture_that_is_not_fit_to_be_judged_is_rejected(package: Path) -> None:
+    """This model itself rejects nothing."""
+    import mlflow
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(20, 230, (64, 64), dtype=np.uint8))
+    pictures = [noise, Image.new("L", (64, 64)), Image.new("L", (64, 64), 255), Image.new("L", (1, 1), 90)]
+    model = mlflow.pyfunc.load_model(str(package))
+    answer = model.predict(pd.DataFrame({"image": [encoded(picture) for picture in pictures]}))
+    assert list(answer.reject) == [False, True, True, True]

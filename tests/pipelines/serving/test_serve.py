@@ -157,6 +157,8 @@ def test_a_video_beneath_the_root_is_answered_frame_by_frame(server: Server) -> 
         ({"dataframe_split": {"columns": ["video"], "data": [["clip.mp4"], ["clip.mp4"]]}}, "Send one"),
         ({"dataframe_split": {"columns": ["image"], "data": [["%%%"]]}}, "not a PNG"),
         ({"dataframe_split": {"columns": ["image"], "data": [[7]]}}, "image"),
+        ({"dataframe_split": {"columns": ["image"], "data": [[None]]}}, "not a PNG"),
+        ({"dataframe_split": {"columns": ["image", "image"], "data": [["a", "b"]]}}, ""),
         ({"dataframe_split": {"columns": ["image", "video"], "data": [["a", "b"]]}}, "exactly one"),
         ({"dataframe_split": {"columns": ["frame"], "data": [["a"]]}}, "exactly one"),
         ({"dataframe_split": {"columns": ["image"]}}, "data"),
