@@ -41,6 +41,12 @@ def serve(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that one answer may take.")] = 60.0,
     max_mib: Annotated[int, typer.Option(min=1, help="Largest request.")] = 64,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the alias.")] = 1.0,
+    log: Annotated[
+        Path | None, typer.Option(help="Folder of the prediction log.", show_default=".state/serving")
+    ] = None,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="Keep no prediction log; the monitor then sees nothing.")
+    ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -63,6 +69,7 @@ def serve(
     from pipelines.serving.candidate import Source
     from pipelines.serving.terms import checked, token_from_environment
 
+    place = open_workspace(workspace)
     terms = checked(
         Terms(
             host=host,
@@ -72,9 +79,9 @@ def serve(
             request_seconds=timeout,
             max_body_bytes=max_mib * MIB,
             poll_seconds=poll,
+            log=None if no_log else log or place.served,
         )
     )
-    place = open_workspace(workspace)
     _log_to_stderr()
     with console.err.status(f"starting {model}") as status:
 

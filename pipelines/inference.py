@@ -36,6 +36,7 @@ class Prediction:
     predicted_N: NDArray[np.int64]
     reject_N: NDArray[np.bool_]
     saliency_NSS: NDArray[np.float32]  # of the predicted class, 0..1, zero outside the field of view
+    similarity_NK: NDArray[np.float32] | None = None  # cosine with every class; packages before 0.1.0 give none
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +73,7 @@ class Classifier:
             predicted_N=np.concatenate([part.predicted_N for part in parts]),
             reject_N=np.concatenate([part.reject_N for part in parts]),
             saliency_NSS=np.concatenate([part.saliency_NSS for part in parts]),
+            similarity_NK=np.concatenate([part.similarity_NK for part in parts if part.similarity_NK is not None]),
         )
 
     def _predict_batch(self, images_NSS: NDArray[np.uint8], fov_NSS: NDArray[np.bool_]) -> Prediction:
@@ -88,6 +90,7 @@ class Classifier:
             predicted_N=best_N.numpy(),
             reject_N=lclsc.reject(similarity_NK, min_score=reject["score"], min_margin=reject["margin"]).numpy(),
             saliency_NSS=lclsc.enlarge(saliency_Nhw, fov_N1SS).numpy(),
+            similarity_NK=similarity_NK.numpy(),
         )
 
 
@@ -145,9 +148,10 @@ def prepare_image(classifier: Classifier, grey_HW: NDArray[np.uint8]) -> tuple[N
     return fov.resample(grey_HW, view, side_px), view.inside(side_px)
 
 
-def measured(classifier: Classifier, image_SS: NDArray[np.uint8], fov_SS: NDArray[np.bool_]) -> quality.Quality:
-    """The figures of one prepared picture; see ``is_fit``."""
-    return quality.Gauge(fov_SS, classifier.extract).measure(image_SS)
+def measured(classifier: Classifier, images_NSS: NDArray[np.uint8], fov_SS: NDArray[np.bool_]) -> list[quality.Quality]:
+    """The figures of pictures of one field of view, in their order."""
+    gauge = quality.Gauge(fov_SS, classifier.extract)
+    return [gauge.measure(image_SS) for image_SS in images_NSS]
 
 
 def is_fit(classifier: Classifier, figures: quality.Quality) -> bool:

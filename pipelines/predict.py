@@ -63,7 +63,8 @@ def _classified(package: Path, video: Path) -> VideoPrediction:
         if said:
             raise VideoError(**json.loads(said))
         with np.load(out, allow_pickle=False) as arrays:
-            prediction = Prediction(**{field.name: arrays[field.name] for field in fields(Prediction)})
+            given = {field.name: arrays[field.name] for field in fields(Prediction) if field.name in arrays}
+            prediction = Prediction(**given)
             own = {field.name: arrays[field.name] for field in fields(VideoPrediction) if field.name in arrays}
             return VideoPrediction(prediction=prediction, **own)
 

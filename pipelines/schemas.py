@@ -86,6 +86,29 @@ PREDICTIONS = pa.schema(
 )
 
 
+IMAGE_FIGURES = ("mean", "contrast", "saturated", "sharpness", "smear")
+"""Of a frame, inside its field of view; see ``frames``."""
+
+SERVED = pa.schema(
+    [
+        pa.field("at", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("site", pa.string(), nullable=True),
+        pa.field("source", pa.string(), nullable=False),  # SHA-256 of what was sent: rows of one clip share it
+        pa.field("kind", pa.string(), nullable=False),  # image | video
+        pa.field("frame_index", pa.int32(), nullable=False),
+        pa.field("fit", pa.bool_(), nullable=False),  # fit to be judged
+        pa.field("predicted", pa.string(), nullable=False),
+        pa.field("probabilities", pa.map_(pa.string(), pa.float32()), nullable=False),
+        pa.field("distances", pa.map_(pa.string(), pa.float32()), nullable=False),  # 1 - cosine, to each class seen
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("reject", pa.bool_(), nullable=False),
+        *(pa.field(name, pa.float32(), nullable=False) for name in IMAGE_FIGURES),
+    ],
+    metadata={"schema": "served/1"},
+)
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Whole or absent, and the same bytes for the same rows (pyarrow's version aside)."""
     with open_writer(path, table.schema) as writer:

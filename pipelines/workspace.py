@@ -82,6 +82,7 @@ class Workspace:
     tracking_database = _At("mlflow.db")
     tracking_artifacts = _At("mlartifacts")
     state = _At(".state")
+    served = _At(".state", "serving")
     training_record = _At(".state", "training.json")
 
     def stage_report(self, stage: str) -> Path:

@@ -28,7 +28,7 @@ from pipelines.files import TEMPORARY_PREFIX, read_json, write_json
 from pipelines.package import source_archive
 from pipelines.workspace import Workspace
 
-ENTRY = "pipelines.inference"
+ENTRIES = ("pipelines.inference", "pipelines.prediction_log")
 MODEL_CODE = Path(__file__).with_name("model_code.py")
 OF_MODEL_CODE = frozenset({"mlflow", "numpy", "pandas", "pillow"})
 TRAINING_VIDEOS = "training_videos.json"
@@ -116,7 +116,7 @@ def _forget_this_machine(package: Path) -> None:
 
 def _signature() -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Map
 
     either = [ColSpec(DataType.string, name, required=False) for name in ("image", "video")]
@@ -127,7 +127,8 @@ def _signature() -> Any:
         "reject": DataType.boolean,
         "saliency": DataType.string,
     }
-    return ModelSignature(Schema(either), Schema([ColSpec(kind, name) for name, kind in outputs.items()]))
+    params = ParamSchema([ParamSpec("site", DataType.string, default="")])
+    return ModelSignature(Schema(either), Schema([ColSpec(kind, name) for name, kind in outputs.items()]), params)
 
 
 def _example() -> Any:
@@ -158,7 +159,7 @@ def _copy(folder: Path, files: Mapping[str, Path]) -> Path:
 def _closure() -> frozenset[str]:
     """Inference and every module it imports, directly or not; other projects' by their top name."""
     graph = grimp.build_graph("pipelines", "lclsc", include_external_packages=True, cache_dir=None)
-    return frozenset({ENTRY} | graph.find_upstream_modules(ENTRY))
+    return frozenset(ENTRIES).union(*(graph.find_upstream_modules(entry) for entry in ENTRIES))
 
 
 def _distributions(modules: frozenset[str]) -> frozenset[str]:

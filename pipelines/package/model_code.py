@@ -1,6 +1,7 @@
 """The served model: MLflow runs this file when it loads a package.
 
 In    a table with exactly one column: ``image`` (base64 PNG, one a row) or ``video`` (one path)
+      and, as a parameter, where it was recorded: ``site``, for the prediction log
 Out   frame_index, class, probabilities {class: p}, reject, saliency (base64 PNG of the model's side, 0..255)
 
 Frames of a video that are too poor to be judged have no row; pictures that are too poor are rejected.
@@ -35,40 +36,73 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """LCL-SC behind MLflow's interface."""
 
     def load_context(self, context: Any) -> None:
+        from pipelines import prediction_log
         from pipelines.inference import load_classifier
 
         self.classifier = load_classifier(Path(context.artifacts["model"]))
+        self.log = prediction_log.from_environment()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from pipelines.errors import LclscError
+        from pipelines.prediction_log import checked_site
 
         column = only_column(list(model_input.columns))
         values = list(model_input[column])
         try:
-            return self._images(values) if column == "image" else self._video(values)
+            site = checked_site((params or {}).get("site"))
+            return self._images(values, site) if column == "image" else self._video(values, site)
         except LclscError as error:
             raise refusal(f"{error.cause} {error.remedy}") from None
 
-    def _images(self, values: list[Any]) -> pd.DataFrame:
+    def _images(self, values: list[Any], site: str | None) -> pd.DataFrame:
+        from pipelines.files import digest
         from pipelines.inference import is_fit, measured, prepare_image
 
         if not values:
             return pd.DataFrame(columns=COLUMNS)
         prepared = [prepare_image(self.classifier, decode_png(value)) for value in values]
         images_NSS, fov_NSS = (np.stack(part) for part in zip(*prepared, strict=True))
-        figures = [measured(self.classifier, *one) for one in prepared]
+        figures = [measured(self.classifier, image_SS[None], fov_SS)[0] for image_SS, fov_SS in prepared]
+        fit_N = np.array([is_fit(self.classifier, one) for one in figures])
         prediction = self.classifier.predict(images_NSS, fov_NSS)
-        # Each picture has its row; one that would not be judged as a frame of a video is rejected.
-        prediction.reject_N[:] |= [not is_fit(self.classifier, one) for one in figures]
-        return self._table(np.arange(len(values)), prediction, np.ones(len(values), dtype=bool))
+        prediction.reject_N[:] |= ~fit_N  # each picture has its row, also one that would not be judged in a video
+        index_N = np.arange(len(values))
+        if self.log is not None:
+            self._note("image", digest(values), site, index_N, fit_N, figures, prediction)
+        return self._table(index_N, prediction, np.ones(len(values), dtype=bool))
 
-    def _video(self, values: list[Any]) -> pd.DataFrame:
-        from pipelines.inference import predict_video
+    def _video(self, values: list[Any], site: str | None) -> pd.DataFrame:
+        from pipelines.inference import measured, predict_video
+        from pipelines.prediction_log import source_of
 
         if len(values) != 1:
             raise refusal(f"There are {len(values)} videos; frames of one video make a table. Send one.")
-        found = predict_video(self.classifier, video_path(values[0]))
+        path = video_path(values[0])
+        found = predict_video(self.classifier, path)
+        if self.log is not None:
+            figures = measured(self.classifier, found.images_NSS, found.fov_NSS[0])
+            self._note("video", source_of(path), site, found.frame_index_N, found.keep_N, figures, found.prediction)
         return self._table(found.frame_index_N, found.prediction, found.keep_N)
+
+    def _note(
+        self, kind: str, source: str, site: str | None, index_N: Any, fit_N: Any, figures: Any, prediction: Any
+    ) -> None:
+        from pipelines.prediction_log import rows
+
+        if self.log is None:
+            return
+        noted = rows(
+            version=self.log.version,
+            kind=kind,
+            source=source,
+            site=site,
+            classes=self.classifier.classes,
+            frame_index_N=index_N,
+            fit_N=fit_N,
+            figures=figures,
+            prediction=prediction,
+        )
+        self.log.note(noted)
 
     def _table(self, frame_index_N: NDArray[Any], prediction: Any, keep_N: NDArray[np.bool_]) -> pd.DataFrame:
         names = self.classifier.classes

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from pipelines import prediction_log
 from pipelines.errors import OutsideSystemError
 from pipelines.package import child
 from pipelines.serving.candidate import Candidate, require_sound_answer
@@ -132,6 +133,8 @@ class Backend:
         own = {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(max(1, int(self.terms.request_seconds)))}
         if root := os.environ.get(SERVE_ROOT):
             own[SERVE_ROOT] = str(Path(root).resolve())  # it works in another folder
+        if self.terms.log is not None:
+            own |= {prediction_log.FOLDER: str(self.terms.log.resolve()), prediction_log.VERSION: self.version}
         return child.environment() | own
 
     async def _listen(self) -> None:

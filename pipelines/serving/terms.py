@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipelines.errors import WrongUseError
 
@@ -24,6 +25,7 @@ class Terms:
     max_body_bytes: int = 64 * MIB
     poll_seconds: float = 1.0  # between two looks at the alias
     start_seconds: float = 180.0  # until a new version is warm
+    log: Path | None = None  # folder of the prediction log
     retry_seconds: float = 60.0  # before a version that did not start is tried again
 
     @property

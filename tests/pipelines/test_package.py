@@ -101,7 +101,19 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, make_package: Callable[..
 def test_requirements_are_the_pins_of_what_the_model_imports(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     names = [
-        *("av", "imagecodecs", "mlflow", "monai", "numpy", "pandas", "pillow", "pydantic", "pydicom", "pyyaml"),
+        *(
+            "av",
+            "imagecodecs",
+            "mlflow",
+            "monai",
+            "numpy",
+            "pandas",
+            "pillow",
+            "pyarrow",
+            "pydantic",
+            "pydicom",
+            "pyyaml",
+        ),
         *("rfc8785", "safetensors", "scipy", "tifffile", "prefect", "ray"),
     ]
     lock.write_text("# all==0\ntorch==2.13.0+cpu\n" + "".join(f"{name}==1.0  # why\n" for name in names))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -236,7 +239,7 @@ def test_a_promotion_loses_none_of_the_requests(server: Server, store: Registry)
     assert (found["version"], found["weights_sha256"]) == ("2", version.tags["weights_sha256"])
 
 
-def test_sigterm_lets_it_finish_what_it_began(server: Server) -> None:
+def test_sigterm_lets_it_finish_what_it_began_and_note_it(server: Server, root: Path) -> None:
     """Last of this server's tests."""
     answers: list[httpx.Response] = []
     many = threading.Thread(target=lambda: answers.append(server.ask(image=[picture(n) for n in range(200)])))
@@ -248,6 +251,11 @@ def test_sigterm_lets_it_finish_what_it_began(server: Server) -> None:
     many.join()
     assert (len(answers[0].json()["predictions"]), server.process.wait(60)) == (200, 0)
     assert not [member for member in family if member.is_running()]
+    noted = pa.concat_tables(
+        pq.read_table(path) for path in (root / ".state" / "serving").glob("*.parquet")
+    ).to_pylist()
+    assert {row["version"] for row in noted} == {"1", "2"}
+    assert max(Counter(row["source"] for row in noted if row["version"] == "2").values()) >= 200
 
 
 def test_the_model_dies_with_its_front_door(root: Path, store: Registry) -> None:
