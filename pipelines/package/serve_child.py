@@ -25,6 +25,8 @@ def main(package: Path, socket: Path, parent: int) -> None:
     from mlflow.pyfunc.scoring_server.app import app  # loads the model
 
     require_own_code(package)
+    # uvicorn drains and then raises the signal again: an exit, so that the prediction log is written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         app,
         uds=str(socket),
