@@ -6,13 +6,14 @@ LCLSC := $(BIN)/lclsc
 # Processes that share the tests.
 WORKERS ?= 2
 
-.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories clean-demo
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo clean-demo
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     install, and run the whole line on phantom videos in demo/"
 	@echo "make test     install, and run the tests"
 	@echo "make check    install, and check formatting, style, types and import contracts"
+	@echo "make watch-demo  install, and let a fresh workspace serve itself two batches"
 	@echo "make hostile  install, and take hundreds of hostile and broken files in"
 	@echo "make fuzz     install, and feed 100 000 drawn inputs to each reader of our own"
 	@echo "make bench    install, and run the benchmarks (make bench-deps first, to measure beside the peers)"
@@ -58,6 +59,10 @@ hostile: install
 
 fuzz: install
 	cd tests && ../$(BIN)/python -m hostile.fuzz
+
+# A fresh workspace serves itself: two batches, two versions, an idle minute; about ten minutes.
+watch-demo: install
+	cd tests && ../$(BIN)/python -m e2e.watch
 
 # A thousand random histories of a workspace's videos; the tests run a sample.
 histories: install

@@ -44,13 +44,14 @@ def run(workspace: Workspace, *, drop: Path | None, port: int) -> None:
     with contextlib.suppress(LclscError):  # somebody else is at work: their own affair
         locks.end_orphans(workspace)
     signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
+    family: list[psutil.Process] = []
     try:
         with locks.marked(workspace), _server(workspace, port):
-            _run_flows(workspace, drop)
+            _run_flows(workspace, drop, family)
     except KeyboardInterrupt:
         console.err.print("stopping")
     finally:
-        _end_children(workspace)
+        _end_family(workspace, family + _descendants())
 
 
 def _stop(*_: Any) -> None:
@@ -162,7 +163,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- its flows -------------------------------------------------------------------------------------
 
 
-def _run_flows(workspace: Workspace, drop: Path | None) -> None:
+def _run_flows(workspace: Workspace, drop: Path | None, family: list[psutil.Process]) -> None:
     """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start."""
     os.environ["LCLSC_SERVING"] = "1"
     from prefect.runner import Runner
@@ -175,19 +176,25 @@ def _run_flows(workspace: Workspace, drop: Path | None) -> None:
         runner.add_deployment(deployment)
     for deployment in built:
         console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
-    asyncio.run(_until_told(runner))
+    asyncio.run(_until_told(runner, family))
 
 
-async def _until_told(runner: Any) -> None:
-    """Run until a signal; then end the runs and say so on Prefect's page, which the runner's own handler does not."""
+async def _until_told(runner: Any, family: list[psutil.Process]) -> None:
+    """Run until a signal; then end the runs and say so on Prefect's page, which the runner's own handler does not.
+
+    ``family`` is filled with what runs by then: Ray's agents outlive their parents and hide their environment.
+    """
     running = asyncio.create_task(runner.start())
     while not runner.started and not running.done():
         await asyncio.sleep(0.1)
-    stops = []
+    stops: list[asyncio.Future[None]] = []
+
+    def stop() -> None:
+        family.extend(_descendants())
+        stops.append(asyncio.ensure_future(runner.astop()))
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(
-            number, lambda: stops.append(asyncio.ensure_future(runner.astop()))
-        )
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     await running
     await asyncio.gather(*stops)
 
@@ -198,15 +205,18 @@ def _when(deployment: Any) -> str:
     return ", ".join(crons + events) or "when asked"
 
 
-def _end_children(workspace: Workspace) -> None:
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _end_family(workspace: Workspace, family: list[psutil.Process]) -> None:
     """Whatever is left of runs and their stages, wherever it has been adopted."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
+    for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
-    _, alive = psutil.wait_procs(children, timeout=GRACE_SECONDS)
-    for child in alive:
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
+    for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+            process.kill()
     with contextlib.suppress(LclscError):
         locks.end_orphans(workspace)

@@ -23,6 +23,9 @@ from pipelines.workspace import Workspace, private_folder
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0 Ray stays on loopback; else it takes this machine's own address even where 127.0.0.1 is asked for."""
+
 
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
@@ -113,6 +116,7 @@ def _take(source: Iterator[Item], count: int) -> Iterator[Item]:
 
 def _start(workspace: Workspace) -> str:
     """A Ray of our own on this machine. Tried twice: a busy machine is slow to start its agents."""
+    os.environ.setdefault(LOOPBACK_ONLY, "0")
     import ray
 
     folder = _session_folder(workspace)

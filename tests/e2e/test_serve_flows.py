@@ -1,0 +1,49 @@
+"""The service: a batch in the drop folder starts a retrain, everything stays on this machine, and it ends clean.
+
+The whole line, up to a second challenger, takes minutes: ``make watch-demo``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import psutil
+import pytest
+from e2e.conftest import TINY
+from e2e.line import Line
+from e2e.served import served, strangers
+
+from pipelines import locks
+from pipelines.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_batch_starts_a_retrain_on_this_machine_only_and_sigterm_leaves_nothing(
+    empty_workspace: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    line = Line(Path(shutil.copytree(empty_workspace, tmp_path / "w", symlinks=True)), tmp_path / "patients.key")
+    line.set_params(train=TINY)
+    line.tool("git", "commit", "--quiet", "--all", "--message", "tiny")
+    shutil.copytree(phantoms / "first", tmp_path / "drop" / "march")
+    with served(line, tmp_path / "drop") as service:
+        service.wait_for(lambda: len(service.api("deployments/filter", {})) >= 3, 60)
+        command = ("prefect", "--profile", "lclsc", "deployment", "run", "intake/intake", "--param", "settle_seconds=0")
+        line.tool(*command, extra={"PREFECT_HOME": str(service.home)})
+        service.wait_for(lambda: service.runs("retrain"), 240)
+        assert set(service.runs("intake")) <= {"Completed", "Cancelled"}  # a pass that met another one
+        assert line.json("status")["videos"] == 15
+        service.wait_for(lambda: [one for one in service.family() if one.name() == "raylet"], 240)
+        family = service.family()
+        assert strangers(family) == set()
+        assert service.stop() == 0
+        assert [
+            process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        ] == []
+        assert service.runs("retrain") == ["Cancelled"]
+    assert locks.holder(Workspace(line.root)) is None
+    for name in ("auth", "profiles.toml"):
+        assert stat.S_IMODE((service.home / name).stat().st_mode) == 0o600
+    assert "PHANTOM" not in service.log.read_text() + "".join(service.said())

@@ -1,0 +1,90 @@
+"""One command, two batches, one idle minute: what came of them with nobody touching anything.
+
+Run    python -m e2e.watch            in tests/; from a fresh workspace, with real schedules of a minute
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from e2e.conftest import TINY
+from e2e.line import LCLSC, Line
+from e2e.served import Served, served, strangers
+
+WAIT_SECONDS = 1200.0
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="lclsc-watch-") as folder:
+        place = Path(folder)
+        line = _fresh(place)
+        with served(line, place / "drop") as service:
+            say(f"serving, on port {service.port}; nothing is there yet")
+            batch(place, service, "first", version="1")
+            batch(place, service, "second", version="2")
+            idle(service)
+            assert strangers(service.family()) == set()
+            assert service.stop() == 0
+        again(line, service)
+    say("done: two batches made two versions, an idle minute made nothing, and the history outlived a restart")
+
+
+def _fresh(place: Path) -> Line:
+    line = Line(place / "w", place / "patients.key")
+    subprocess.run([LCLSC, "init", str(line.root), "--preset", "cpu"], env=line.environment, check=True)
+    line.set_params(
+        train=TINY,
+        split={"validation": 0.2, "test": 0.2},
+        evaluate={"corruption_frames": 3, "faithfulness_frames": 3},
+        promote={"min_macro_f1": 0.0, "min_patients": 3, "max_loss": 1.0},
+    )
+    line.tool("git", "commit", "--quiet", "--all", "--message", "A micro preset")
+    for name, options in (("first", []), ("second", ["--first-patient", "5", "--patients", "1"])):
+        command = [LCLSC, "synth", str(place / name), "--preset", "micro", *options]
+        subprocess.run(command, check=True, capture_output=True)
+    return line
+
+
+def batch(place: Path, service: Served, name: str, *, version: str) -> None:
+    """Copy a batch in; wait until its version is registered."""
+    say(f"copying the batch {name} into the drop folder")
+    shutil.copytree(place / name, service.drop / name)
+    result = service.wait_for(lambda: _version(service.line, version), WAIT_SECONDS)
+    say(f"version {version}: {result['status']}, aliases {result['aliases']}")
+    assert result["status"] == "registered"
+    expected = ["champion"] if version == "1" else ["challenger"]
+    assert result["aliases"] == expected, result["aliases"]
+
+
+def _version(line: Line, version: str) -> dict[str, object] | None:
+    last: dict[str, object] | None = line.json("status")["last_result"]
+    return last if last and last["version"] == version else None
+
+
+def idle(service: Served) -> None:
+    """After two more passes of intake nothing has run and nothing has changed."""
+    service.wait_for(lambda: set(service.runs("retrain")) == {"Completed"}, WAIT_SECONDS)
+    before = (len(service.runs("retrain")), service.line.tool("git", "rev-parse", "HEAD"))
+    passes = len(service.runs("intake"))
+    service.wait_for(lambda: len(service.runs("intake")) >= passes + 2, 300)
+    assert before == (len(service.runs("retrain")), service.line.tool("git", "rev-parse", "HEAD"))
+    say("two more passes: nothing came, nothing ran")
+
+
+def again(line: Line, service: Served) -> None:
+    """A second service on the same workspace shows what the first one did."""
+    with served(line, service.drop) as second:
+        assert len(second.api("flow_runs/filter", {"flows": {"name": {"any_": ["retrain"]}}, "limit": 50})) >= 2
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
