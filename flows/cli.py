@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import console, evidence, serving
+from flows import console, evidence, monitoring, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
@@ -462,5 +462,6 @@ for command in (
     evidence.forget,
     evidence.gc,
     serving.serve,
+    monitoring.monitor,
 ):
     app.command()(command)

@@ -192,6 +192,17 @@ class PromoteParams(Section):
     """May a challenger know other classes than the champion? They are then compared on shared ones."""
 
 
+class MonitorParams(Section):
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    """Chance of an alarm on one look when nothing changed, over all tests of all sites together."""
+    window_days: Positive
+    """Days up to now that are compared with the reference."""
+    min_clips: Annotated[int, Field(ge=4)]
+    """Clips of a site, and of the reference, below which nothing is tested."""
+    on_alarm: Literal["note", "retrain"]
+    """note: ledger, notice and exit code 1; retrain: the deployment `retrain` is asked to run as well."""
+
+
 class Params(Section):
     intake: IntakeParams
     split: SplitParams
@@ -200,6 +211,7 @@ class Params(Section):
     evaluate: EvaluateParams
     register_: Annotated[RegisterParams, Field(alias="register")]
     promote: PromoteParams
+    monitor: MonitorParams
 
 
 def load(path: Path) -> Params:

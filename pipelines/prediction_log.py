@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -46,7 +47,6 @@ class PredictionLog:
         self._rows: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
-        self._parts = 0
         atexit.register(self.flush)
 
     def note(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -62,12 +62,10 @@ class PredictionLog:
         """Write what has gathered. A full disk is said, and tried again: it must not stop the model."""
         with self._lock:
             rows, self._rows, self._timer = self._rows, [], None
-            self._parts += bool(rows)
-            part = self._parts
         if not rows:
             return
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = self.folder / f"{stamp}-v{self.version}-{os.getpid()}-{part}.parquet"
+        path = self.folder / f"{stamp}-v{self.version}-{secrets.token_hex(4)}.parquet"
         try:
             schemas.write_table(path, pa.Table.from_pylist(rows, schema=schemas.SERVED))
         except OSError as error:

@@ -73,6 +73,7 @@ MAIN_JOB = "tests/e2e/test_main_job.py"
 AUDIT = "tests/e2e/test_audit.py"
 FORGET = "tests/e2e/test_forget.py"
 REPRODUCE = "tests/e2e/test_reproduce.py"
+MONITOR = "tests/pipelines/test_monitor.py"
 SERVE = "tests/pipelines/serving/test_serve.py"
 RUN_ELSEWHERE = {
     "make demo": "tests/docs/test_docs.py::test_make_runs_what_readme_says",
@@ -104,6 +105,12 @@ RUN_ELSEWHERE = {
     ),
     'curl -H "Content-Type: application/json" -d @request.json http://127.0.0.1:5001/invocations': (
         f"{SERVE}::test_a_video_beneath_the_root_is_answered_frame_by_frame"
+    ),
+    "lclsc monitor --workspace clinic": (
+        f"{MONITOR}::test_the_reference_is_what_the_version_says_of_its_own_unseen_videos"
+    ),
+    "lclsc monitor --source intake --days 30 --workspace clinic": (
+        f"{MONITOR}::test_new_intake_is_held_against_what_was_there_before"
     ),
     "curl http://127.0.0.1:5001/version": f"{SERVE}::test_a_promotion_loses_none_of_the_requests",
     "dvc repro": f"{MAIN_JOB}::test_dvc_repro_by_hand_gives_the_same_lock",

@@ -57,12 +57,12 @@ def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = ("gli
     write_json(folder / "model.json", card)
 
 
-def write_clip(path: Path, *, seed: int = 0, frames: int = 6, dark: int = 0) -> Path:
+def write_clip(path: Path, *, seed: int = 0, frames: int = 6, dark: int = 0, gain: float = 1.0) -> Path:
     """A drawn clip; the last ``dark`` frames are too dark to be kept."""
     from pipelines.synth.write import write_video
 
     generator = np.random.default_rng(seed)
-    frames_FHW = generator.integers(20, 230, size=(frames, 64, 64), dtype=np.uint8)
+    frames_FHW = (gain * generator.integers(20, 230, size=(frames, 64, 64), dtype=np.uint8)).astype(np.uint8)
     frames_FHW[frames - dark :] = 2
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, frames_FHW, fps=8)

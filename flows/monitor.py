@@ -1,0 +1,35 @@
+"""Look for drift on a schedule; an alarm is told to people, and by policy to the deployment ``retrain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from flows import notices
+from flows.options import open_workspace
+from pipelines import monitor as stage
+
+DRIFT_FOUND = "lclsc.drift.found"
+"""What the deployment ``retrain`` waits for; see prefect.yaml."""
+
+
+@flow(name="monitor", persist_result=False, timeout_seconds=12 * 3600)
+def monitor(workspace: Path, source: stage.Source = "served", against: stage.Against = "own") -> dict[str, Any]:
+    """One look. Drift is no failure of the run: the notice, the artifact and the ledger say it."""
+    place = open_workspace(workspace)
+    report = stage.run(place, source=source, against=against)
+    get_run_logger().info("monitor: %s; %d clips against %d", report.status, report.clips, report.reference_clips)
+    if report.alarms:
+        create_table_artifact(
+            key="drift", table=[one.as_json() for one in report.alarms], description="What has drifted"
+        )
+        names = ", ".join(sorted({one.figure for one in report.alarms}))
+        notices.send("drift", f"version {report.version}: drift", f"{place.root.name}: {names}. See `lclsc monitor`.")
+        if report.params.on_alarm == "retrain":
+            emit_event(DRIFT_FOUND, resource={"prefect.resource.id": f"lclsc.workspace.{place.root.name}"})
+    return report.as_json()
