@@ -61,15 +61,26 @@ def init(
     remote: Annotated[
         str | None, typer.Option(help="Where DVC pushes: a folder or address outside the workspace.")
     ] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="FOLDER is a workspace of an older version: add what it lacks.")
+    ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Make a workspace: a git repository with DVC and its parameters.
 
+    With --upgrade: keys that came since are added to params.yaml with their shipped values, yours stay, and nothing is
+    committed: look at `git diff`, then commit.
+
     Example: lclsc init clinic --remote /backup/clinic
+
+    Example: lclsc init clinic --upgrade
     """
     from pipelines import initialise
 
+    if upgrade:
+        _upgrade(folder, json)
+        return
     chosen = preset or initialise.preset_for_this_machine()
     if chosen not in ("cpu", "gpu"):
         raise WrongUseError("preset", f"There is no preset {chosen!r}.", "Use cpu or gpu.")
@@ -82,6 +93,25 @@ def init(
     if remote is None:
         console.out.print("Objects go to remotes/ inside it, which is no backup: see `lclsc init --help`, --remote.")
     console.out.print(f"Next: lclsc intake SRC --workspace {folder}")
+
+
+def _upgrade(folder: Path, json: bool) -> None:
+    from pipelines import locks, upgrade
+
+    place = open_workspace(folder)
+    with locks.one_writer(place):
+        changes = upgrade.run(place)
+    if json:
+        listed = [{"file": change.file, "what": change.what} for change in changes]
+        console.print_json({"schema": "upgrade/1", "workspace": str(place.root), "changes": listed})
+    elif not changes:
+        console.out.print("Nothing to upgrade: this workspace has what this version needs.")
+    else:
+        rows = [(change.file, change.what) for change in changes]
+        console.out.print(console.table("Upgraded", ("file", "what"), rows))
+        console.out.print(
+            "Look at it with `git diff`, then commit it. New values make stages stale: a retrain follows."
+        )
 
 
 @app.command()

@@ -228,13 +228,20 @@ def load(path: Path) -> Params:
         return Params.model_validate(document)
     except ValidationError as error:
         problems = "; ".join(_describe(item) for item in error.errors())
-        raise ParameterError("params_invalid", f"{path.name}: {problems}.", "Correct these keys.") from None
+        raise ParameterError("params_invalid", f"{path.name}: {problems}.", _remedy(error)) from None
 
 
 def section(path: Path, stage: str) -> dict[str, Any]:
     """One section as plain values, as DVC compares it."""
     document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return dict(document[stage])
+
+
+def _remedy(error: ValidationError) -> str:
+    """Keys that came or went are a matter of the version; values are a person's."""
+    kinds = {item["type"] for item in error.errors()}
+    upgrade = "If an older version made this workspace, `lclsc init DIR --upgrade` brings it up to this one."
+    return f"Correct these keys. {upgrade}" if kinds & {"missing", "extra_forbidden"} else "Correct these keys."
 
 
 def _describe(item: Any) -> str:
