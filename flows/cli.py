@@ -457,17 +457,22 @@ def _print_prediction(result: dict[str, Any], sheet: Path | None, overlay: Path 
 @app.command()
 def doctor(
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Also look into this workspace.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended without losing anything; say what was done.")
+    ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Check versions, locks, disk and remotes; each finding comes with its remedy.
+    """Check versions, locks, disk, databases, remotes, clock and sockets; each finding comes with its remedy.
 
-    Example: lclsc doctor --workspace clinic
+    Example: lclsc doctor --workspace clinic --repair
     """
     from pipelines import doctor as stage
 
     place = open_workspace(workspace) if workspace else None
-    findings = stage.run(place)
+    if repair and place is None:
+        raise WrongUseError("repair_what", "Repairs are made in a workspace.", "Name it with --workspace.")
+    findings = stage.repair(place) if repair and place else stage.run(place)
     if json:
         console.print_json({"schema": "doctor/1", "findings": [finding.as_json() for finding in findings]})
     else:

@@ -21,7 +21,7 @@ import psutil
 
 from pipelines.errors import OutsideSystemError
 from pipelines.files import remove_temporaries
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, private_folder
 
 OWNER = "LCLSC_OWNER"
 """Environment of every child of a run: ``<pid>:<start time>:<workspace>``. It survives kill -9 of the owner."""
@@ -82,13 +82,23 @@ def writing(workspace: Workspace) -> Iterator[None]:
 
 def end_orphans(workspace: Workspace) -> list[int]:
     """Kill processes of runs of this workspace whose owner is dead; wait until none of them writes."""
-    orphans = [process for process in psutil.process_iter() if _is_orphan(process, workspace)]
-    for orphan in orphans:
+    found = orphans(workspace)
+    for orphan in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             orphan.kill()
-    psutil.wait_procs(orphans, timeout=ORPHAN_GRACE_SECONDS)
+    psutil.wait_procs(found, timeout=ORPHAN_GRACE_SECONDS)
     with _locked(workspace, "writers", fcntl.LOCK_EX, ORPHAN_GRACE_SECONDS, _busy(workspace)):
-        return [orphan.pid for orphan in orphans]
+        return [orphan.pid for orphan in found]
+
+
+def orphans(workspace: Workspace) -> list[psutil.Process]:
+    """Processes of runs of this workspace whose owner is dead."""
+    return [process for process in psutil.process_iter() if _is_orphan(process, workspace)]
+
+
+def members(workspace: Workspace) -> list[psutil.Process]:
+    """Every process that carries this workspace's mark, whoever owns it."""
+    return [process for process in psutil.process_iter() if _mark(process).endswith(f":{workspace.root}")]
 
 
 def holder(workspace: Workspace) -> dict[str, object] | None:
@@ -103,11 +113,15 @@ def holder(workspace: Workspace) -> dict[str, object] | None:
 
 
 def _is_orphan(process: psutil.Process, workspace: Workspace) -> bool:
-    try:
-        owner = process.environ().get(OWNER, "")
-    except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-        return False
+    owner = _mark(process)
     return owner.endswith(f":{workspace.root}") and not owner_is_alive(owner) and process.pid != os.getpid()
+
+
+def _mark(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get(OWNER, ""))
+    except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def _sweep(workspace: Workspace) -> None:
@@ -141,7 +155,7 @@ def _locked(
 
 
 def _lock_file(workspace: Workspace, name: str) -> Path:
-    folder = workspace.state / "locks"
+    folder = private_folder(workspace.state) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 

@@ -378,6 +378,11 @@ def default_remote(workspace: Workspace) -> str:
     return _dvc_config(workspace).get("core", "remote", fallback="storage")
 
 
+def core_setting(workspace: Workspace, option: str) -> str:
+    """One value of DVC's section ``core``; empty where it is not set."""
+    return _dvc_config(workspace).get("core", option, fallback="")
+
+
 def remotes(workspace: Workspace) -> list[str]:
     """Names of the DVC remotes."""
     sections = _dvc_config(workspace).sections()

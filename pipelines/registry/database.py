@@ -92,7 +92,7 @@ def _migrate(workspace: Workspace) -> None:
 
     Asked before MLflow opens the file, because it migrates some old databases without a word.
     """
-    if _schema_revision(workspace) == _wanted_revision():
+    if is_current(workspace):
         return
     backup = workspace.tracking_database.with_name(f"mlflow.db.{time.strftime('%Y%m%dT%H%M%S')}")
     shutil.copy2(workspace.tracking_database, backup)
@@ -104,6 +104,11 @@ def _migrate(workspace: Workspace) -> None:
             f"MLflow could not migrate mlflow.db: {done.stderr[-300:]}",
             f"The database before the attempt is {backup.name}; a newer lclsc may have written it.",
         )
+
+
+def is_current(workspace: Workspace) -> bool:
+    """Has the embedded database the schema that the installed MLflow writes?"""
+    return _schema_revision(workspace) == _wanted_revision()
 
 
 def _schema_revision(workspace: Workspace) -> str | None:

@@ -1,0 +1,35 @@
+"""Is this machine, and this workspace, fit to work? Each finding comes with its remedy; some mend themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipelines import locks
+from pipelines.doctor import machine, state, stores
+from pipelines.doctor.finding import Finding
+from pipelines.errors import LclscError
+from pipelines.workspace import Workspace
+
+__all__ = ["Finding", "repair", "run"]
+
+
+def run(workspace: Workspace | None) -> list[Finding]:
+    findings = list(machine.findings())
+    if workspace is not None:
+        findings += [*state.findings(workspace), *stores.findings(workspace)]
+    return findings
+
+
+def repair(workspace: Workspace) -> list[Finding]:
+    """Mend what can be mended without losing anything; what is left, and what was done, is told."""
+    with locks.one_writer(workspace):  # which ends orphans and sweeps temporary files
+        return [_mended(finding) for finding in run(workspace)]
+
+
+def _mended(finding: Finding) -> Finding:
+    if finding.ok or finding.mend is None:
+        return finding
+    try:
+        return replace(finding, ok=True, found=finding.mend())
+    except (LclscError, OSError) as error:
+        return replace(finding, found=f"{finding.found}; repair failed: {error}")

@@ -1,0 +1,101 @@
+"""Where things are kept: ledger, databases, DVC remotes, Prefect's server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines import ledger, versioning
+from pipelines.doctor.finding import Finding
+from pipelines.errors import LclscError
+from pipelines.workspace import Workspace
+
+
+def findings(workspace: Workspace) -> Iterator[Finding]:
+    yield _ledger(workspace)
+    yield _registry(workspace)
+    yield _prefect(workspace)
+    yield _analytics(workspace)
+    yield from _remotes(workspace)
+
+
+def _ledger(workspace: Workspace) -> Finding:
+    problems = ledger.verify(workspace.ledger)
+    return Finding(
+        "ledger",
+        not problems,
+        problems[0] if problems else "every line follows from the one before",
+        "A torn last line is mended by the next event; restore any other with git.",
+    )
+
+
+def _registry(workspace: Workspace) -> Finding:
+    from pipelines.registry import database
+
+    name = "MLflow database"
+    if not database.is_embedded(workspace):
+        return Finding(name, True, "an MLflow server, which migrates its own")
+    if not workspace.tracking_database.exists():
+        return Finding(name, True, "made by the first retrain")
+    damage = _damage(workspace.tracking_database)
+    if damage:
+        return Finding(name, False, f"damaged: {damage}", "Restore mlflow.db from a backup; see docs/recovery.md.")
+
+    def mend() -> str:
+        database.ensure_database(workspace)
+        return "migrated; the one before lies beside it"
+
+    current = database.is_current(workspace)
+    found = "at this version's schema" if current else "has the schema of another version"
+    return Finding(name, current, found, "Run `lclsc doctor --repair`, or the next retrain migrates it.", mend)
+
+
+def _prefect(workspace: Workspace) -> Finding:
+    path = workspace.state / "prefect" / "prefect.db"
+    damage = _damage(path) if path.exists() else ""
+    where = f"server {os.environ['PREFECT_API_URL']}" if "PREFECT_API_URL" in os.environ else "no server runs"
+    found = f"damaged: {damage}" if damage else f"{'whole' if path.exists() else 'none yet'}; {where}"
+    remedy = "It is history only: stop the server and move .state/prefect/prefect.db away; a start makes a new one."
+    return Finding("Prefect database", not damage, found, remedy)
+
+
+def _damage(path: Path) -> str:
+    """What SQLite says about its own file; empty when all is well."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
+            said = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if said == "ok" else said
+
+
+def _analytics(workspace: Workspace) -> Finding:
+    """DVC asks its own configuration file, and not the environment, whether to look for newer versions."""
+    wrong = [
+        option for option in ("analytics", "check_update") if versioning.core_setting(workspace, option) != "false"
+    ]
+
+    def mend() -> str:
+        for option in wrong:
+            versioning.dvc(workspace, "config", f"core.{option}", "false")
+        return f"core.{' and core.'.join(wrong)} set to false; commit .dvc/config"
+
+    found = f"core.{', core.'.join(wrong)} not off" if wrong else "off"
+    return Finding("DVC telemetry", not wrong, found, "Run `lclsc doctor --repair`.", mend)
+
+
+def _remotes(workspace: Workspace) -> Iterator[Finding]:
+    try:
+        missing = versioning.missing_objects(workspace)
+    except (LclscError, OSError) as error:
+        yield Finding("DVC remotes", False, str(error), "Check the remote's address and rights in .dvc/config.")
+        return
+    yield Finding(
+        "DVC remotes",
+        not missing,
+        "hold every object" if not missing else f"{len(missing)} objects missing",
+        "Run `lclsc retrain`, which pushes and checks.",
+    )

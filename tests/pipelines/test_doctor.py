@@ -1,0 +1,161 @@
+"""Each thing that can be wrong with a workspace is named with its remedy; what is safe to mend is mended."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines import doctor, ledger, locks
+from pipelines.doctor import machine
+from pipelines.workspace import Workspace
+
+
+def finding(workspace: Workspace, name: str) -> doctor.Finding:
+    (found,) = [one for one in doctor.run(workspace) if one.name == name]
+    return found
+
+
+def test_a_new_workspace_is_well_but_for_what_was_never_pushed(workspace: Workspace) -> None:
+    findings = doctor.run(workspace)
+    assert [one.name for one in findings if not one.ok] == ["DVC remotes"]
+    assert all(one.remedy for one in findings if not one.ok)
+
+
+def _git_lock(workspace: Workspace) -> None:
+    path = workspace.root / ".git" / "index.lock"
+    path.touch()
+    os.utime(path, (time.time() - 3600, time.time() - 3600))
+
+
+def _torn_path_lock(workspace: Workspace) -> None:
+    path = workspace.root / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"a": ')
+
+
+def _broken_index(workspace: Workspace) -> None:
+    workspace.state.mkdir(mode=0o700, exist_ok=True)
+    (workspace.state / "shards.json").write_text("{")
+
+
+def _open_folder(workspace: Workspace) -> None:
+    workspace.videos.chmod(0o755)
+
+
+def _chatty_dvc(workspace: Workspace) -> None:
+    path = workspace.root / ".dvc" / "config"
+    path.write_text(path.read_text().replace("analytics = false", "analytics = true"))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("git locks", _git_lock),
+        ("DVC locks", _torn_path_lock),
+        ("indexes", _broken_index),
+        ("rights", _open_folder),
+        ("DVC telemetry", _chatty_dvc),
+    ],
+)
+def test_what_is_safe_to_mend_is_mended(workspace: Workspace, name: str, spoil: Callable[[Workspace], None]) -> None:
+    spoil(workspace)
+    before = finding(workspace, name)
+    assert (before.ok, before.as_json()["repairable"]) == (False, True)
+    repaired = {one.name: one for one in doctor.repair(workspace)}
+    assert repaired[name].ok, repaired[name].found
+    assert finding(workspace, name).ok
+
+
+def test_a_lock_that_git_holds_right_now_is_left_alone(workspace: Workspace) -> None:
+    path = workspace.root / ".git" / "index.lock"
+    path.touch()
+    assert finding(workspace, "git locks").ok
+    doctor.repair(workspace)
+    assert path.exists()
+
+
+def test_an_orphan_of_a_dead_owner_is_named_and_ended(workspace: Workspace) -> None:
+    mark = f"1:0.00:{workspace.root}"  # process 1 did not start at time 0
+    process = subprocess.Popen([sys.executable, "-c", "input()"], env=os.environ | {locks.OWNER: mark}, stdin=-1)
+    try:
+        assert str(process.pid) in finding(workspace, "orphans").found
+        doctor.repair(workspace)
+        assert not psutil.pid_exists(process.pid)
+    finally:
+        process.kill()
+    assert finding(workspace, "orphans").ok
+
+
+def test_a_socket_that_other_machines_can_reach_is_named(workspace: Workspace) -> None:
+    code = "import socket; s = socket.create_server(('0.0.0.0', 0)); print(s.getsockname()[1], flush=True); input()"
+    environment = os.environ | {locks.OWNER: locks.this_process(workspace)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        port = process.stdout.readline().strip()
+        found = finding(workspace, "sockets")
+        assert not found.ok
+        assert f"0.0.0.0:{port}" in found.found
+    finally:
+        process.kill()
+        process.wait()
+    assert finding(workspace, "sockets").ok
+
+
+def test_a_clock_behind_the_ledger_is_told(workspace: Workspace) -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=2)
+    at = later.strftime("%Y-%m-%dT%H:%M:%SZ")
+    ledger.append(workspace, actor="test", event="taken_in", subject="x", data={}, at=at)
+    found = finding(workspace, "clock")
+    assert not found.ok
+    assert at in found.found
+
+
+def test_a_changed_ledger_and_a_damaged_database_are_told(workspace: Workspace) -> None:
+    ledger.append(workspace, actor="test", event="taken_in", subject="x", data={})
+    ledger.append(workspace, actor="test", event="taken_in", subject="y", data={})
+    workspace.ledger.write_bytes(workspace.ledger.read_bytes().replace(b'"x"', b'"z"'))
+    assert not finding(workspace, "ledger").ok
+    workspace.tracking_database.write_bytes(b"not a database" * 100)
+    found = finding(workspace, "MLflow database")
+    assert (found.ok, found.mend) == (False, None)
+    assert "backup" in found.remedy
+
+
+def test_a_database_of_another_schema_is_told(workspace: Workspace, empty_database: Path) -> None:
+    shutil.copyfile(empty_database, workspace.tracking_database)
+    assert finding(workspace, "MLflow database").ok
+    with contextlib.closing(sqlite3.connect(workspace.tracking_database)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'older'")
+    found = finding(workspace, "MLflow database")
+    assert (found.ok, found.as_json()["repairable"]) == (False, True)
+
+
+def test_telemetry_that_somebody_turned_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    (found,) = [one for one in machine.findings() if one.name == "telemetry"]
+    assert (found.ok, found.remedy) == (False, "Unset RAY_USAGE_STATS_ENABLED.")
+
+
+def test_a_remote_that_is_away_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    config = workspace.root / ".dvc" / "config"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config.write_text(config.read_text().replace("url = ../remotes/storage", f"url = http://127.0.0.1:{port}/none"))
+    assert f"{port}" in config.read_text()
+    assert not finding(workspace, "DVC remotes").ok
