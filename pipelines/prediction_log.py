@@ -92,6 +92,7 @@ def rows(
     frame_index_N: NDArray[np.integer[Any]],
     fit_N: NDArray[np.bool_],
     figures: Sequence[Quality],
+    grain: Sequence[float],
     prediction: Prediction,
 ) -> list[dict[str, Any]]:
     """``schemas.SERVED`` of the frames of one request."""
@@ -115,7 +116,8 @@ def rows(
             ],
             "score": float(prediction.score_N[n]),
             "reject": bool(prediction.reject_N[n]),
-            **{name: getattr(figures[n], name) for name in schemas.IMAGE_FIGURES},
+            **{name: getattr(figures[n], name) for name in schemas.IMAGE_FIGURES if name != "grain"},
+            "grain": grain[n],
         }
         for n in range(len(frame_index_N))
     ]

@@ -86,8 +86,8 @@ PREDICTIONS = pa.schema(
 )
 
 
-IMAGE_FIGURES = ("mean", "contrast", "saturated", "sharpness", "smear")
-"""Of a frame, inside its field of view; see ``frames``."""
+IMAGE_FIGURES = ("mean", "contrast", "saturated", "sharpness", "smear", "grain")
+"""Of a frame, inside its field of view; see ``frames``. Grain is the noise, in grey levels."""
 
 SERVED = pa.schema(
     [

@@ -28,7 +28,7 @@ from pipelines.files import TEMPORARY_PREFIX, read_json, write_json
 from pipelines.package import source_archive
 from pipelines.workspace import Workspace
 
-ENTRIES = ("pipelines.inference", "pipelines.prediction_log")
+ENTRIES = ("pipelines.inference", "pipelines.prediction_log", "pipelines.video.grain")
 MODEL_CODE = Path(__file__).with_name("model_code.py")
 OF_MODEL_CODE = frozenset({"mlflow", "numpy", "pandas", "pillow"})
 TRAINING_VIDEOS = "training_videos.json"

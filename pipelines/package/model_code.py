@@ -57,6 +57,7 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def _images(self, values: list[Any], site: str | None) -> pd.DataFrame:
         from pipelines.files import digest
         from pipelines.inference import is_fit, measured, prepare_image
+        from pipelines.video.grain import grain
 
         if not values:
             return pd.DataFrame(columns=COLUMNS)
@@ -68,12 +69,14 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         prediction.reject_N[:] |= ~fit_N  # each picture has its row, also one that would not be judged in a video
         index_N = np.arange(len(values))
         if self.log is not None:
-            self._note("image", digest(values), site, index_N, fit_N, figures, prediction)
+            noise = [grain(image_SS[None], fov_SS)[0] for image_SS, fov_SS in prepared]
+            self._note("image", digest(values), site, index_N, fit_N, figures, noise, prediction)
         return self._table(index_N, prediction, np.ones(len(values), dtype=bool))
 
     def _video(self, values: list[Any], site: str | None) -> pd.DataFrame:
         from pipelines.inference import measured, predict_video
         from pipelines.prediction_log import source_of
+        from pipelines.video.grain import grain
 
         if len(values) != 1:
             raise refusal(f"There are {len(values)} videos; frames of one video make a table. Send one.")
@@ -81,11 +84,21 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         found = predict_video(self.classifier, path)
         if self.log is not None:
             figures = measured(self.classifier, found.images_NSS, found.fov_NSS[0])
-            self._note("video", source_of(path), site, found.frame_index_N, found.keep_N, figures, found.prediction)
+            noise = grain(found.images_NSS, found.fov_NSS[0])
+            source = source_of(path)
+            self._note("video", source, site, found.frame_index_N, found.keep_N, figures, noise, found.prediction)
         return self._table(found.frame_index_N, found.prediction, found.keep_N)
 
     def _note(
-        self, kind: str, source: str, site: str | None, index_N: Any, fit_N: Any, figures: Any, prediction: Any
+        self,
+        kind: str,
+        source: str,
+        site: str | None,
+        index_N: Any,
+        fit_N: Any,
+        figures: Any,
+        noise: list[float],
+        prediction: Any,
     ) -> None:
         from pipelines.prediction_log import rows
 
@@ -100,6 +113,7 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             frame_index_N=index_N,
             fit_N=fit_N,
             figures=figures,
+            grain=noise,
             prediction=prediction,
         )
         self.log.note(noted)

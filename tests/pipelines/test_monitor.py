@@ -57,6 +57,7 @@ def serve(
                 Quality(mean=level + n, contrast=50 * rng.random(), saturated=0.0, sharpness=0.1, smear=1.2, change=1.0)
                 for n in range(8)
             ],
+            grain=list(rng.normal(5, 1, 8)),
             prediction=Prediction(
                 probabilities_NK=np.array([[0.8, 0.2]] * 8, np.float32),
                 score_N=similarity_NK[:, 0],
