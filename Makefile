@@ -6,7 +6,7 @@ LCLSC := $(BIN)/lclsc
 # Processes that share the tests.
 WORKERS ?= 2
 
-.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo clean-demo
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo supply-chain clean-demo
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test     install, and run the tests"
 	@echo "make check    install, and check formatting, style, types and import contracts"
 	@echo "make watch-demo  install, and let a fresh workspace serve itself two batches"
+	@echo "make supply-chain  install, list all packages (dist/lclsc.cdx.json), and ask what is known against them"
 	@echo "make hostile  install, and take hundreds of hostile and broken files in"
 	@echo "make fuzz     install, and feed 100 000 drawn inputs to each reader of our own"
 	@echo "make bench    install, and run the benchmarks (make bench-deps first, to measure beside the peers)"
@@ -81,6 +82,22 @@ bench-deps: $(PEERS) install
 
 bench: install
 	for script in $(filter-out %/harness.py %/mutation.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+
+# What is installed, as a CycloneDX bill of materials, and what is known against it. Asks advisory services, so its
+# answer depends on the day: never part of check. The tools have an environment of their own.
+SUPPLY_CHAIN := .supply-chain
+
+supply-chain: install $(SUPPLY_CHAIN)/.installed
+	mkdir -p dist
+	$(SUPPLY_CHAIN)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o dist/lclsc.cdx.json
+	$(SUPPLY_CHAIN)/bin/pip-audit -r requirements.lock --no-deps --disable-pip --strict
+
+$(SUPPLY_CHAIN)/.installed: pyproject.toml
+	test -x $(SUPPLY_CHAIN)/bin/python || $(PYTHON) -m venv $(SUPPLY_CHAIN)
+	$(SUPPLY_CHAIN)/bin/pip install --quiet --disable-pip-version-check $$($(PYTHON) -c \
+		"import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['supply-chain'])")
+	touch $@
 
 # A seeded sample of changes of lclsc/, each of which must fail a test; goes on where it stopped.
 mutation: install
