@@ -24,12 +24,11 @@ def monitor(workspace: Path, source: stage.Source = "served", against: stage.Aga
     place = open_workspace(workspace)
     report = stage.run(place, source=source, against=against)
     get_run_logger().info("monitor: %s; %d clips against %d", report.status, report.clips, report.reference_clips)
+    notices.of_drift(report.as_json(), place.root.name)
     if report.alarms:
         create_table_artifact(
             key="drift", table=[one.as_json() for one in report.alarms], description="What has drifted"
         )
-        names = ", ".join(sorted({one.figure for one in report.alarms}))
-        notices.send("drift", f"version {report.version}: drift", f"{place.root.name}: {names}. See `lclsc monitor`.")
         if report.params.on_alarm == "retrain":
             emit_event(DRIFT_FOUND, resource={"prefect.resource.id": f"lclsc.workspace.{place.root.name}"})
     return report.as_json()

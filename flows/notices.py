@@ -44,6 +44,14 @@ def of_retrain(report: dict[str, Any], workspace: str) -> None:
         send("registered", f"version {version} is registered", f"{workspace}: {names}{figure}.")
 
 
+def of_drift(report: dict[str, Any], workspace: str) -> None:
+    """Which figures have drifted; nothing when none has."""
+    figures = sorted({one["figure"] for one in report["findings"] if one["alarm"]})
+    if figures:
+        said = f"{', '.join(figures)} in {report['clips']} clips of {report['days']:g} days"
+        send("drift", f"version {report['version']}: drift", f"{workspace}: {said}. See `lclsc monitor`.")
+
+
 def of_failure(what: str, error: Exception, workspace: str) -> None:
     """Why a run ended; an error of our own names no patient, another one only its kind."""
     said = f"{error.cause} {error.remedy}" if isinstance(error, LclscError) else type(error).__name__

@@ -52,7 +52,8 @@ class PredictionLog:
     def note(self, rows: Sequence[dict[str, Any]]) -> None:
         """The first rows of an interval start its clock."""
         with self._lock:
-            self._rows = (self._rows + list(rows))[-MOST_ROWS:]
+            self._rows += rows
+            del self._rows[:-MOST_ROWS]
             if self._timer is None and self._rows:
                 self._timer = threading.Timer(self.interval_seconds, self.flush)
                 self._timer.daemon = True

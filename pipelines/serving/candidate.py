@@ -47,6 +47,8 @@ class Source:
     def __init__(self, workspace: Workspace, terms: Terms) -> None:
         self.workspace = workspace
         self.terms = terms
+        self._looked: tuple[str, Any] | None = None
+        self._concern: str | None = None
 
     @cached_property
     def store(self) -> Registry:
@@ -78,6 +80,21 @@ class Source:
             package=self.store.download(version),
             remarks=remarks_on_consent(self.workspace, version),
         )
+
+    def concern(self, number: str) -> str | None:
+        """Why the version that answers should not, by what the ledger says since; read again when it changed."""
+        stat = self.workspace.ledger.stat() if self.workspace.ledger.exists() else None
+        look = (number, stat and (stat.st_size, stat.st_mtime_ns))
+        if look != self._looked:
+            version = self.store.version(number)
+            try:
+                self._concern = None
+                if version is not None:
+                    remarks_on_consent(self.workspace, version)
+            except StageError as error:
+                self._concern = f"{error.cause} {error.remedy}"
+            self._looked = look
+        return self._concern
 
 
 def remarks_on_consent(workspace: Workspace, version: Version) -> tuple[str, ...]:

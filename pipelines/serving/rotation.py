@@ -32,6 +32,8 @@ class Wanted(Protocol):
 
     def fetch(self, number: str) -> Candidate: ...
 
+    def concern(self, number: str) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -111,7 +113,10 @@ class Rotation:
         number = await asyncio.to_thread(self.source.wanted)
         if self.active is not None and number == self.active.version:
             self._failed = None
-            self._mended()
+            if concern := await asyncio.to_thread(self.source.concern, number):
+                self._trouble(concern)
+            else:
+                self._mended()
             return
         if self._failed and self._failed.version == number and time.monotonic() < self._failed.retry_at:
             return

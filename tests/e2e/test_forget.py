@@ -12,6 +12,8 @@ from e2e.line import Line
 
 from pipelines import ledger
 from pipelines.evidence import forget
+from pipelines.serving import Terms
+from pipelines.serving.candidate import Source
 from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,12 @@ def test_a_version_that_saw_the_patient_fails_by_that_and_nothing_else(
     assert {check["name"] for check in report["checks"] if check["verdict"] != "pass"} == {"withdrawn"}
     assert forgotten.json("trace", "patient", patient[0])["withdrawn"] == [patient[0]]
     assert forgotten.json("reproduce", "1", expect=3)["error"]["code"] == "withdrawn"
+
+
+def test_a_version_that_was_only_tested_on_the_patient_is_served_with_a_remark(forgotten: Line) -> None:
+    """One made from them would be refused, see tests/pipelines/serving."""
+    candidate = Source(Workspace(forgotten.root), Terms()).fetch("1")
+    assert candidate.remarks == ("1 of its test patients took their consent back since",)
 
 
 def test_the_data_without_the_patient_audits_clean_and_is_what_is_trained_next(forgotten: Line) -> None:

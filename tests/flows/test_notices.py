@@ -96,3 +96,17 @@ def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, rec
     monkeypatch.delenv("LCLSC_NOTIFY")
     assert not notices.send("drift", "drift", "clinic")
     assert receiver.got == []
+
+
+def test_drift_is_told_by_figure_and_steadiness_is_not(receiver: Receiver) -> None:
+    findings = [
+        {"figure": "mean", "alarm": True},
+        {"figure": "mean", "alarm": True},
+        {"figure": "grain", "alarm": False},
+    ]
+    report = {"version": "7", "clips": 20, "days": 7.0, "findings": findings}
+    notices.of_drift(report, "clinic")
+    notices.of_drift(report | {"findings": findings[2:]}, "clinic")
+    (told,) = receiver.got
+    assert told["title"] == "lclsc: version 7: drift"
+    assert told["message"] == "clinic: mean in 20 clips of 7 days. See `lclsc monitor`."

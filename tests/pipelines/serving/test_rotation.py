@@ -32,6 +32,7 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.alias, self.down = folder, "1", False
+        self.concerns: dict[str, str] = {}
 
     def add(self, version: str, **behaviour: Any) -> None:
         package = self.folder / version
@@ -43,6 +44,9 @@ class Registry:
         if self.down:
             raise OutsideSystemError("mlflow", "The registry is away.", "Wait.", transient=True)
         return self.alias
+
+    def concern(self, number: str) -> str | None:
+        return self.concerns.get(number)
 
     def fetch(self, number: str) -> Candidate:
         return Candidate(
@@ -217,6 +221,22 @@ def test_a_registry_that_is_away_changes_nothing_for_who_asks(registry: Registry
             assert (await server.ask()).status_code == 200
             registry.down, registry.alias = False, "2"
             await server.until_version("2")
+
+    run(test)
+
+
+def test_a_withdrawal_while_it_runs_is_said_and_stops_nobody(registry: Registry) -> None:
+    async def test() -> None:
+        async with served(registry) as server:
+            registry.concerns["1"] = "Version 1 was made from 1 patients whose consent was withdrawn since."
+            await server.until(lambda: server.rotation.problem is not None)
+            health = await server.health()
+            assert health["status"] == "degraded"
+            assert "withdrawn" in health["problem"]
+            assert (await server.ask()).status_code == 200
+            registry.alias = "2"
+            await server.until_version("2")
+            assert (await server.health())["status"] == "ok"
 
     run(test)
 
