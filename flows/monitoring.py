@@ -33,7 +33,7 @@ def monitor(
 ) -> None:
     """Test whether images, distances to the classes, classes or rejects have drifted, by site.
 
-    Exit code 1 on an alarm. One value a clip; monitor.alpha is the chance of a false alarm on one look.
+    Exit code 1 on an alarm. One value a case; monitor.alpha is the chance of a false alarm on one look.
 
     Example: lclsc monitor --days 7 --workspace clinic
     """
@@ -42,7 +42,7 @@ def monitor(
     if source not in ("served", "intake") or against not in ("own", "log"):
         raise WrongUseError("monitor_what", f"{source} against {against} cannot be compared.", "See --help.")
     place = open_workspace(workspace)
-    with console.err.status("looking at the clips"):
+    with console.err.status("looking at the cases"):
         report = stage.run(
             place,
             model=model,
@@ -78,10 +78,10 @@ def _print(report: Any) -> None:
     words = {
         "drift": f"[red]drift[/] in {len(report.alarms)} of {len(report.findings)} figures",
         "steady": "no drift found",
-        "too_few": f"too few clips to say anything: {report.params.min_clips} of one site are needed",
+        "too_few": f"too few cases to say anything: {report.params.min_cases} of one site are needed",
     }
     console.out.print(
-        f"{words[report.status]}; {report.clips} clips against {report.reference_clips}, "
+        f"{words[report.status]}; {report.cases} cases against {report.reference_cases}, "
         f"false alarms at most {100 * report.params.alpha:g} % of the looks"
     )
 

@@ -48,7 +48,7 @@ def of_drift(report: dict[str, Any], workspace: str) -> None:
     """Which figures have drifted; nothing when none has."""
     figures = sorted({one["figure"] for one in report["findings"] if one["alarm"]})
     if figures:
-        said = f"{', '.join(figures)} in {report['clips']} clips of {report['days']:g} days"
+        said = f"{', '.join(figures)} in {report['cases']} cases of {report['days']:g} days"
         send("drift", f"version {report['version']}: drift", f"{workspace}: {said}. See `lclsc monitor`.")
 
 

@@ -1,8 +1,9 @@
-"""Has what a model looks at changed? One value a clip, exact tests where they can be had, Holm over all of them.
+"""Has what a model looks at changed? One value a case, exact tests where they can be had, Holm over all of them.
 
-Frames of a clip resemble each other: as rows of their own they would raise an alarm on every look. So each clip gives
-one value to each test. The chance that any test of one look raises an alarm without a change is at most ``alpha``, as
-long as clips are independent; several clips of one patient are less so (benchmarks/drift.py measures it).
+Frames of a clip resemble each other, and so do clips of a patient: as rows of their own they would raise an alarm on
+every look. So each *case*, all that is known to be of one patient, gives one value to each test. The chance that any
+test of one look raises an alarm without a change is then at most ``alpha``. Where the client names no case a clip has
+to stand for one, and several clips of a patient make that chance larger: benchmarks/drift.py measures by how much.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from scipy import stats
 
 from pipelines.schemas import IMAGE_FIGURES
 
-EXACT_CLIPS = 60
-"""The exact distribution of the rank sum is counted out up to so many clips of the smaller side."""
+EXACT_CASES = 60
+"""The exact distribution of the rank sum is counted out up to so many cases of the smaller side."""
 RESAMPLES = 9_999
 SEED = 0
 ROUNDING = 1e-9
@@ -43,20 +44,21 @@ class Finding:
         return asdict(self)
 
 
-def clips(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip of ``schemas.SERVED`` rows: site, predicted class, and the figures that are tested.
+def cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a case of ``schemas.SERVED`` rows: site, predicted class, and the figures that are tested.
 
-    Single pictures of one site and hour count as one clip: nobody can tell from which patients they are.
+    Without a name a clip is a case, and so are the single pictures of one site and hour.
     """
     if rows.empty:
         return pd.DataFrame(columns=["site", "predicted"])
     hour = pd.to_datetime(rows["at"], unit="ms", utc=True).dt.floor("h").astype(str)
     site = rows["site"].fillna("")
-    unit = rows["source"].where(rows["kind"] == "video", site + " " + hour)
-    return pd.DataFrame([_clip(one) for _, one in rows.assign(site=site).groupby(unit, sort=True)])
+    unnamed = rows["source"].where(rows["kind"] == "video", site + " " + hour)
+    unit = rows["case"].astype(object).where(rows["case"].notna(), unnamed)
+    return pd.DataFrame([_case(one) for _, one in rows.assign(site=site).groupby(unit, sort=True)])
 
 
-def _clip(rows: pd.DataFrame) -> dict[str, Any]:
+def _case(rows: pd.DataFrame) -> dict[str, Any]:
     fit = rows[rows["fit"]]
     judged = fit if len(fit) else rows
     distances = pd.DataFrame([dict(pairs) for pairs in judged["distances"]]).median()
@@ -71,15 +73,15 @@ def _clip(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def compare(reference: pd.DataFrame, recent: pd.DataFrame, *, alpha: float, min_clips: int) -> list[Finding]:
-    """Every figure of every site of ``recent`` that has enough clips; the rest of the sites together.
+def compare(reference: pd.DataFrame, recent: pd.DataFrame, *, alpha: float, min_cases: int) -> list[Finding]:
+    """Every figure of every site of ``recent`` that has enough cases; the rest of the sites together.
 
     A site is held against itself where the reference knows it well enough, else against the whole reference.
     """
     found: list[dict[str, Any]] = []
-    for site, now in _by_site(recent, min_clips):
+    for site, now in _by_site(recent, min_cases):
         own = reference[reference["site"] == site]
-        found += [{"site": site, **one} for one in _tests(own if len(own) >= min_clips else reference, now)]
+        found += [{"site": site, **one} for one in _tests(own if len(own) >= min_cases else reference, now)]
     adjusted = holm([one["p"] for one in found])
     return [
         Finding(**one, p_adjusted=p_adjusted, alarm=p_adjusted <= alpha)
@@ -97,12 +99,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _by_site(recent: pd.DataFrame, min_clips: int) -> list[tuple[str, pd.DataFrame]]:
+def _by_site(recent: pd.DataFrame, min_cases: int) -> list[tuple[str, pd.DataFrame]]:
     groups = [(str(site), one) for site, one in recent.groupby("site", sort=True)]
-    large = [(site, one) for site, one in groups if len(one) >= min_clips]
-    small = [one for _, one in groups if len(one) < min_clips]
+    large = [(site, one) for site, one in groups if len(one) >= min_cases]
+    small = [one for _, one in groups if len(one) < min_cases]
     rest = pd.concat(small) if small else recent.iloc[:0]
-    return [*large, ("other sites", rest)] if len(rest) >= min_clips else large
+    return [*large, ("other sites", rest)] if len(rest) >= min_cases else large
 
 
 def _tests(reference: pd.DataFrame, recent: pd.DataFrame) -> list[dict[str, Any]]:
@@ -117,7 +119,7 @@ def _test(name: str, before_N: np.ndarray, now_M: np.ndarray) -> dict[str, Any]:
     both = np.concatenate([before_N, now_M])
     ties = len(np.unique(both)) < len(both)
     rank = stats.mannwhitneyu(
-        now_M, before_N, method="asymptotic" if ties or min(len(before_N), len(now_M)) > EXACT_CLIPS else "exact"
+        now_M, before_N, method="asymptotic" if ties or min(len(before_N), len(now_M)) > EXACT_CASES else "exact"
     )
     by_ranks = not name.startswith("distance")
     p = 1.0 if np.ptp(both) == 0 else float((rank if by_ranks else stats.ks_2samp(now_M, before_N)).pvalue)
@@ -132,7 +134,7 @@ def _test(name: str, before_N: np.ndarray, now_M: np.ndarray) -> dict[str, Any]:
 
 
 def _class_mix(before: pd.Series, now: pd.Series) -> dict[str, Any]:
-    """Chi-square of classes by period. Its distribution with these margins is drawn: with few clips the usual one
+    """Chi-square of classes by period. Its distribution with these margins is drawn: with few cases the usual one
     is wrong."""
     names = sorted(set(before) | set(now))
     table = np.array([[int((one == name).sum()) for name in names] for one in (before, now)])

@@ -37,14 +37,14 @@ DAY_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorReport:
-    """``status``: drift, steady, or too_few (clips to say anything)."""
+    """``status``: drift, steady, or too_few (cases to say anything)."""
 
     version: str
     source: Source
     against: Against
     days: float
-    clips: int
-    reference_clips: int
+    cases: int
+    reference_cases: int
     params: MonitorParams
     findings: list[Finding]
 
@@ -64,10 +64,10 @@ class MonitorReport:
             "source": self.source,
             "against": self.against,
             "days": self.days,
-            "clips": self.clips,
-            "reference_clips": self.reference_clips,
+            "cases": self.cases,
+            "reference_cases": self.reference_cases,
             "alpha": self.params.alpha,
-            "min_clips": self.params.min_clips,
+            "min_cases": self.params.min_cases,
             "action": self.params.on_alarm if self.alarms else None,
             "findings": [one.as_json() for one in self.findings],
         }
@@ -99,16 +99,16 @@ def run(
         reference = logged[logged["at"] < since]
     else:
         reference = _observed(workspace, store, version, _own_videos(workspace, store, version, since, source))
-    now, before = drift.clips(recent), drift.clips(reference)
-    enough = len(before) >= params.min_clips
-    findings = drift.compare(before, now, alpha=params.alpha, min_clips=params.min_clips) if enough else []
+    now, before = drift.cases(recent), drift.cases(reference)
+    enough = len(before) >= params.min_cases
+    findings = drift.compare(before, now, alpha=params.alpha, min_cases=params.min_cases) if enough else []
     report = MonitorReport(
         version=version.version,
         source=source,
         against=against,
         days=days,
-        clips=len(now),
-        reference_clips=len(before),
+        cases=len(now),
+        reference_cases=len(before),
         params=params,
         findings=findings,
     )
@@ -179,7 +179,10 @@ def _look(
     if missing:
         raise OutsideSystemError("no_video", f"{len(missing)} videos are not here.", "Fetch them with `dvc pull`.")
     asked = [
-        {"path": str(files[video.video_id]), "site": video.site if SITE.fullmatch(video.site) else ""}
+        {
+            "path": str(files[video.video_id]),
+            "about": {"site": video.site if SITE.fullmatch(video.site) else "", "case": video.patient_id},
+        }
         for video in videos
     ]
     private_folder(folder.parent)

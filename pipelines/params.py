@@ -197,8 +197,8 @@ class MonitorParams(Section):
     """Chance of an alarm on one look when nothing changed, over all tests of all sites together."""
     window_days: Positive
     """Days up to now that are compared with the reference."""
-    min_clips: Annotated[int, Field(ge=4)]
-    """Clips of a site, and of the reference, below which nothing is tested."""
+    min_cases: Annotated[int, Field(ge=4)]
+    """Cases of a site, and of the reference, below which nothing is tested."""
     on_alarm: Literal["note", "retrain"]
     """note: ledger, notice and exit code 1; retrain: the deployment `retrain` is asked to run as well."""
 

@@ -7,6 +7,8 @@ Parquet part every interval, whole or not at all; a killed server loses at most 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import hmac
 import logging
 import os
 import re
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipelines import schemas
 from pipelines.errors import WrongUseError
-from pipelines.files import digest, sha256_file
+from pipelines.files import TEMPORARY_PREFIX, digest, sha256_file
 from pipelines.workspace import private_folder
 
 if TYPE_CHECKING:  # the front door names this module's settings and must not load torch
@@ -36,6 +38,7 @@ FOLDER, VERSION, SECONDS = "LCLSC_SERVE_LOG", "LCLSC_SERVE_VERSION", "LCLSC_SERV
 INTERVAL_SECONDS = 60.0
 MOST_ROWS = 200_000
 """Kept in memory while the disk is full; the oldest go first."""
+KEY_FILE, LONGEST_CASE = ".key", 256
 SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
 
@@ -48,6 +51,27 @@ class PredictionLog:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         atexit.register(self.flush)
+
+    def case(self, word: str | None) -> str | None:
+        """What stands for the client's word: the same in this folder, and of no use without its key."""
+        if not word:
+            return None
+        if len(word) > LONGEST_CASE:
+            raise WrongUseError("case", f"`case` has {len(word)} characters.", f"Use at most {LONGEST_CASE}.")
+        return hmac.new(self._key(), word.encode(), "sha256").hexdigest()[:16]
+
+    def _key(self) -> bytes:
+        """Random, made by the first process that needs it, readable by its owner alone."""
+        path = self.folder / KEY_FILE
+        with contextlib.suppress(FileExistsError):
+            draft = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}")
+            draft.touch(mode=0o600)
+            draft.write_bytes(secrets.token_bytes(32))
+            try:
+                os.link(draft, path)
+            finally:
+                draft.unlink()
+        return path.read_bytes()
 
     def note(self, rows: Sequence[dict[str, Any]]) -> None:
         """The first rows of an interval start its clock."""
@@ -89,6 +113,7 @@ def rows(
     kind: str,
     source: str,
     site: str | None,
+    case: str | None,
     classes: Sequence[str],
     frame_index_N: NDArray[np.integer[Any]],
     fit_N: NDArray[np.bool_],
@@ -104,6 +129,7 @@ def rows(
             "at": at,
             "version": version,
             "site": site,
+            "case": case,
             "source": source,
             "kind": kind,
             "frame_index": int(frame_index_N[n]),

@@ -94,6 +94,7 @@ SERVED = pa.schema(
         pa.field("at", pa.timestamp("ms", tz="UTC"), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("site", pa.string(), nullable=True),
+        pa.field("case", pa.string(), nullable=True),  # of one patient, as the client says: a keyed hash of its word
         pa.field("source", pa.string(), nullable=False),  # SHA-256 of what was sent: rows of one clip share it
         pa.field("kind", pa.string(), nullable=False),  # image | video
         pa.field("frame_index", pa.int32(), nullable=False),

@@ -127,7 +127,7 @@ def _signature() -> Any:
         "reject": DataType.boolean,
         "saliency": DataType.string,
     }
-    params = ParamSchema([ParamSpec("site", DataType.string, default="")])
+    params = ParamSchema([ParamSpec(name, DataType.string, default="") for name in ("site", "case")])
     return ModelSignature(Schema(either), Schema([ColSpec(kind, name) for name, kind in outputs.items()]), params)
 
 

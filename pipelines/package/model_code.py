@@ -1,7 +1,8 @@
 """The served model: MLflow runs this file when it loads a package.
 
 In    a table with exactly one column: ``image`` (base64 PNG, one a row) or ``video`` (one path)
-      and, as a parameter, where it was recorded: ``site``, for the prediction log
+      and, as parameters for the prediction log, where it was recorded, ``site``, and any word that all requests
+      of one patient share, ``case``
 Out   frame_index, class, probabilities {class: p}, reject, saliency (base64 PNG of the model's side, 0..255)
 
 Frames of a video that are too poor to be judged have no row; pictures that are too poor are rejected.
@@ -44,17 +45,23 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from pipelines.errors import LclscError
-        from pipelines.prediction_log import checked_site
 
         column = only_column(list(model_input.columns))
         values = list(model_input[column])
         try:
-            site = checked_site((params or {}).get("site"))
-            return self._images(values, site) if column == "image" else self._video(values, site)
+            about = self._about(params or {})
+            return self._images(values, about) if column == "image" else self._video(values, about)
         except LclscError as error:
             raise refusal(f"{error.cause} {error.remedy}") from None
 
-    def _images(self, values: list[Any], site: str | None) -> pd.DataFrame:
+    def _about(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What the prediction log keeps of the request's parameters."""
+        from pipelines.prediction_log import checked_site
+
+        site = checked_site(params.get("site"))
+        return {"site": site, "case": self.log.case(params.get("case")) if self.log is not None else None}
+
+    def _images(self, values: list[Any], about: dict[str, Any]) -> pd.DataFrame:
         from pipelines.files import digest
         from pipelines.inference import is_fit, measured, prepare_image
         from pipelines.video.grain import grain
@@ -70,10 +77,10 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         index_N = np.arange(len(values))
         if self.log is not None:
             noise = [grain(image_SS[None], fov_SS)[0] for image_SS, fov_SS in prepared]
-            self._note("image", digest(values), site, index_N, fit_N, figures, noise, prediction)
+            self._note("image", digest(values), about, index_N, fit_N, figures, noise, prediction)
         return self._table(index_N, prediction, np.ones(len(values), dtype=bool))
 
-    def _video(self, values: list[Any], site: str | None) -> pd.DataFrame:
+    def _video(self, values: list[Any], about: dict[str, Any]) -> pd.DataFrame:
         from pipelines.inference import measured, predict_video
         from pipelines.prediction_log import source_of
         from pipelines.video.grain import grain
@@ -86,14 +93,14 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             figures = measured(self.classifier, found.images_NSS, found.fov_NSS[0])
             noise = grain(found.images_NSS, found.fov_NSS[0])
             source = source_of(path)
-            self._note("video", source, site, found.frame_index_N, found.keep_N, figures, noise, found.prediction)
+            self._note("video", source, about, found.frame_index_N, found.keep_N, figures, noise, found.prediction)
         return self._table(found.frame_index_N, found.prediction, found.keep_N)
 
     def _note(
         self,
         kind: str,
         source: str,
-        site: str | None,
+        about: dict[str, Any],
         index_N: Any,
         fit_N: Any,
         figures: Any,
@@ -108,7 +115,7 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             version=self.log.version,
             kind=kind,
             source=source,
-            site=site,
+            **about,
             classes=self.classifier.classes,
             frame_index_N=index_N,
             fit_N=fit_N,

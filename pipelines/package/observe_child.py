@@ -1,7 +1,8 @@
 """Let one packaged model look at videos and note what it sees, as a server does.
 
 Run by path, never imported: ``python -I -B observe_child.py PACKAGE REQUEST OUT``. REQUEST is JSON: ``version`` and
-``videos``, each with ``path`` and ``site``. Parts of the prediction log lie in OUT afterwards. Prints one line a video.
+``videos``, each with ``path`` and what is known ``about`` it. Parts of the prediction log lie in OUT afterwards.
+Prints one line a video.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def main(package: Path, request: Path, out: Path) -> None:
     model = mlflow.pyfunc.load_model(str(package))
     for video in asked["videos"]:
         try:
-            model.predict(pd.DataFrame({"video": [video["path"]]}), params={"site": video["site"]})
+            model.predict(pd.DataFrame({"video": [video["path"]]}), params=video["about"])
         except MlflowException as error:
             print(f"not looked at: {error.message}", file=sys.stderr)
         print(flush=True)

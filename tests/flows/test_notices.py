@@ -104,9 +104,9 @@ def test_drift_is_told_by_figure_and_steadiness_is_not(receiver: Receiver) -> No
         {"figure": "mean", "alarm": True},
         {"figure": "grain", "alarm": False},
     ]
-    report = {"version": "7", "clips": 20, "days": 7.0, "findings": findings}
+    report = {"version": "7", "cases": 20, "days": 7.0, "findings": findings}
     notices.of_drift(report, "clinic")
     notices.of_drift(report | {"findings": findings[2:]}, "clinic")
     (told,) = receiver.got
     assert told["title"] == "lclsc: version 7: drift"
-    assert told["message"] == "clinic: mean in 20 clips of 7 days. See `lclsc monitor`."
+    assert told["message"] == "clinic: mean in 20 cases of 7 days. See `lclsc monitor`."

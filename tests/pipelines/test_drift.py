@@ -27,7 +27,7 @@ def table(
 
 
 def alarms(reference: pd.DataFrame, recent: pd.DataFrame, alpha: float = 0.01) -> set[tuple[str, str]]:
-    found = drift.compare(reference, recent, alpha=alpha, min_clips=8)
+    found = drift.compare(reference, recent, alpha=alpha, min_cases=8)
     return {(one.site, one.figure) for one in found if one.alarm}
 
 
@@ -73,7 +73,7 @@ def test_sites_are_looked_at_one_by_one_and_small_ones_together() -> None:
     assert alarms(reference, swapped) == {("a", "mean")}
     small = pd.concat([recent, *(table(rng, 3, site=f"new {n}", contrast=5.0) for n in range(4))])
     assert ("other sites", "contrast") in alarms(reference, small)
-    assert drift.compare(reference, table(rng, 7), alpha=0.01, min_clips=8) == [], "too few to say anything"
+    assert drift.compare(reference, table(rng, 7), alpha=0.01, min_cases=8) == [], "too few to say anything"
 
 
 def test_a_figure_that_never_changes_is_no_finding() -> None:
@@ -81,12 +81,12 @@ def test_a_figure_that_never_changes_is_no_finding() -> None:
     reference, recent = table(rng, 20), table(rng, 20)
     for one in (reference, recent):
         one["saturated"] = 0.0
-    p = {one.figure: one.p for one in drift.compare(reference, recent, alpha=0.01, min_clips=8)}
+    p = {one.figure: one.p for one in drift.compare(reference, recent, alpha=0.01, min_cases=8)}
     assert p["saturated"] == 1.0
 
 
 def frames(source: str, count: int, **changes: Any) -> list[dict[str, Any]]:
-    row = {"at": 0, "site": "a", "source": source, "kind": "video", "fit": True, "reject": False}
+    row = {"at": 0, "site": "a", "case": None, "source": source, "kind": "video", "fit": True, "reject": False}
     row |= {
         "probabilities": [("glioma", 0.8), ("meningioma", 0.2)],
         "distances": [("glioma", 0.1), ("meningioma", 0.9)],
@@ -97,12 +97,18 @@ def frames(source: str, count: int, **changes: Any) -> list[dict[str, Any]]:
 
 def test_a_clip_is_one_value_however_long_it_is_and_however_often_it_is_sent() -> None:
     rows = frames("one", 101) + frames("one", 101) + frames("two", 3, reject=True) + frames("three", 2, fit=False)
-    found = drift.clips(pd.DataFrame(rows)).set_index("mean")
+    found = drift.cases(pd.DataFrame(rows)).set_index("mean")
     assert sorted(found.index) == [1.5, 2.0, 51.0], "medians; of unfit frames where no other is"
     assert found.loc[51.0, "distance to meningioma"] == pytest.approx(0.9)
     assert (found.loc[2.0, "share rejected"], found.loc[2.0, "predicted"]) == (1.0, "glioma")
     assert (found.loc[1.5, "share unfit"], pd.isna(found.loc[1.5, "predicted"])) == (1.0, True)
-    assert len(drift.clips(pd.DataFrame(rows[:0]))) == 0
+    assert len(drift.cases(pd.DataFrame(rows[:0]))) == 0
+
+
+def test_clips_of_a_case_are_one_value() -> None:
+    rows = [*frames("one", 3, case="x"), *frames("two", 3, case="x", mean=11.0), *frames("three", 3)]
+    found = drift.cases(pd.DataFrame(rows))
+    assert sorted(found["mean"]) == [2.0, 7.0]
 
 
 def test_single_pictures_of_one_site_and_hour_are_one_clip() -> None:
@@ -112,7 +118,7 @@ def test_single_pictures_of_one_site_and_hour_are_one_clip() -> None:
         *(frames(f"q{n}", 1, kind="image", at=hour + n)[0] for n in range(50)),
         *(frames(f"r{n}", 1, kind="image", site="b")[0] for n in range(50)),
     ]
-    assert sorted(drift.clips(pd.DataFrame(rows)).site) == ["a", "a", "b"]
+    assert sorted(drift.cases(pd.DataFrame(rows)).site) == ["a", "a", "b"]
 
 
 def test_the_class_mix_is_tested_as_by_counting_out_every_table() -> None:

@@ -50,6 +50,7 @@ def serve(
             kind="video",
             source=f"{seed}-{clip}",
             site="theatre 2",
+            case=None,
             classes=CLASSES,
             frame_index_N=np.arange(8),
             fit_N=np.ones(8, bool),
@@ -80,7 +81,7 @@ def test_a_week_like_the_weeks_before_is_steady_and_a_darker_one_is_drift(monito
     assert look(monitored).status == "too_few"
     serve(monitored, 12, days_ago=2, seed=1)
     steady = look(monitored)
-    assert (steady.status, steady.clips, steady.reference_clips) == ("steady", 12, 24)
+    assert (steady.status, steady.cases, steady.reference_cases) == ("steady", 12, 24)
     assert ledger.read(monitored.ledger) == []
     serve(monitored, 24, days_ago=1, gain=0.6, seed=2)
     drifted = look(monitored, days=1.5)
@@ -130,7 +131,7 @@ def with_videos(monitored: Workspace, make_clip: Callable[..., Path]) -> Workspa
 def test_the_reference_is_what_the_version_says_of_its_own_unseen_videos(with_videos: Workspace) -> None:
     serve(with_videos, 12, days_ago=1)
     report = monitor.run(with_videos, now_ms=NOW_MS)
-    assert (report.clips, report.reference_clips) == (12, 16), "a training video is none of them"
+    assert (report.cases, report.reference_cases) == (12, 16), "a training video is none of them"
     assert "mean" in {one.figure for one in report.findings}
     (kept,) = (with_videos.state / "observed").iterdir()
     before = [path.stat().st_mtime_ns for path in kept.iterdir()]
@@ -140,7 +141,7 @@ def test_the_reference_is_what_the_version_says_of_its_own_unseen_videos(with_vi
 
 def test_new_intake_is_held_against_what_was_there_before(with_videos: Workspace) -> None:
     report = monitor.run(with_videos, source="intake", days=5, now_ms=NOW_MS)
-    assert (report.clips, report.reference_clips) == (8, 8)
+    assert (report.cases, report.reference_cases) == (8, 8)
     alarms = {one.figure: one for one in report.alarms}
     assert {"mean", "contrast"} <= set(alarms)
     assert alarms["mean"].effect == 0.0, "every new clip is darker than every old one"

@@ -24,7 +24,8 @@ ASK = """
 import sys, mlflow, pandas
 model = mlflow.pyfunc.load_model(sys.argv[1])
 for site in ("theatre 2", ""):
-    model.predict(pandas.DataFrame({"video": [sys.argv[2]]}), params={"site": site})
+    params = {"site": site, "case": site and "Jane Doe 1950-01-01"}
+    model.predict(pandas.DataFrame({"video": [sys.argv[2]]}), params=params)
 """
 
 
@@ -33,6 +34,7 @@ def row(frame: int = 0, **changes: object) -> dict[str, object]:
         "at": 0,
         "version": "1",
         "site": None,
+        "case": None,
         "source": "a" * 64,
         "kind": "image",
         "frame_index": frame,
@@ -59,7 +61,7 @@ def test_a_packaged_model_notes_what_it_looked_at_and_nothing_more(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    (part,) = folder.iterdir()
+    (part,) = folder.glob("*.parquet")
     assert b"Jane" not in part.read_bytes()
     assert folder.stat().st_mode & 0o077 == 0
     table = read(folder)
@@ -68,6 +70,7 @@ def test_a_packaged_model_notes_what_it_looked_at_and_nothing_more(
     assert [(one["site"], one["frame_index"], one["fit"]) for one in rows] == [
         (site, frame, frame < 4) for site in ("theatre 2", None) for frame in range(6)
     ]
+    assert [bool(one["case"]) for one in rows] == [True] * 6 + [False] * 6
     assert {(one["version"], one["kind"], one["source"]) for one in rows} == {("7", "video", sha256_file(clip))}
     found = predict_video(load_classifier(package / "artifacts" / "model"), clip)
     assert found.prediction.similarity_NK is not None
@@ -111,6 +114,17 @@ def test_a_site_is_the_name_of_a_place(site: str) -> None:
         prediction_log.checked_site(site)
     assert prediction_log.checked_site("theatre 2") == "theatre 2"
     assert prediction_log.checked_site("") is None
+
+
+def test_a_case_is_kept_as_a_hash_that_needs_its_folders_key(tmp_path: Path) -> None:
+    first, again, other = (PredictionLog(tmp_path / name, version="1") for name in ("a", "a", "b"))
+    assert first.case("Jane Doe") == again.case("Jane Doe") != first.case("John Doe")
+    assert first.case("Jane Doe") != other.case("Jane Doe")
+    assert "Jane" not in str(first.case("Jane Doe"))
+    assert first.case("") is first.case(None) is None
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "a").iterdir()] == [0]
+    with pytest.raises(WrongUseError, match="300 characters"):
+        first.case("x" * 300)
 
 
 def test_the_front_door_loads_no_torch() -> None:
