@@ -35,6 +35,8 @@ from pipelines.workspace import Workspace, private_folder
 
 START_SECONDS = 180.0
 GRACE_SECONDS = 15.0
+HISTORY = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
+"""A listing a minute is half a million runs a year: Prefect removes those older than its retention period, 90 days."""
 
 
 def run(workspace: Workspace, *, drop: Path | None, port: int) -> None:
@@ -110,7 +112,7 @@ def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
     with (home / "server.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            env={**os.environ, "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
+            env=HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

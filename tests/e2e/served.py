@@ -61,6 +61,14 @@ class Served:
         )
         return [state for (state,) in self._ask(query, flow)]
 
+    def seconds(self, flow: str) -> list[float]:
+        """How long the flow's finished runs took, oldest first."""
+        query = (
+            "select round((julianday(r.end_time) - julianday(r.start_time)) * 86400, 1) from flow_run r "
+            "join flow f on f.id = r.flow_id where f.name = ? and r.end_time is not null order by r.start_time"
+        )
+        return [took for (took,) in self._ask(query, flow)]
+
     def said(self) -> list[str]:
         return [message for (message,) in self._ask("select message from log order by timestamp desc limit 40")][::-1]
 

@@ -32,6 +32,10 @@ def test_a_batch_starts_a_retrain_on_this_machine_only_and_sigterm_leaves_nothin
         service.wait_for(lambda: len(service.api("deployments/filter", {})) >= 3, 60)
         command = ("prefect", "--profile", "lclsc", "deployment", "run", "intake/intake", "--param", "settle_seconds=0")
         line.tool(*command, extra={"PREFECT_HOME": str(service.home)})
+        listed = line.tool(
+            "prefect", "--profile", "lclsc", "deployment", "ls", extra={"PREFECT_HOME": str(service.home)}
+        )
+        assert "retrain/retrain" in listed
         service.wait_for(lambda: service.runs("retrain"), 240)
         assert set(service.runs("intake")) <= {"Completed", "Cancelled"}  # a pass that met another one
         assert line.json("status")["videos"] == 15

@@ -28,6 +28,8 @@ def main() -> None:
             batch(place, service, "first", version="1")
             batch(place, service, "second", version="2")
             idle(service)
+            idle_retrain(service)
+            by_a_worker(service)
             assert strangers(service.family()) == set()
             assert service.stop() == 0
         again(line, service)
@@ -74,6 +76,28 @@ def idle(service: Served) -> None:
     service.wait_for(lambda: len(service.runs("intake")) >= passes + 2, 300)
     assert before == (len(service.runs("retrain")), service.line.tool("git", "rev-parse", "HEAD"))
     say("two more passes: nothing came, nothing ran")
+
+
+def idle_retrain(service: Served) -> None:
+    """Asked for twice with nothing to do: two status checks."""
+    for _ in range(2):
+        command = ("prefect", "--profile", "lclsc", "deployment", "run", "retrain/retrain")
+        service.line.tool(*command, extra={"PREFECT_HOME": str(service.home)})
+    service.wait_for(lambda: service.runs("retrain")[2:] == ["Completed", "Completed"], 300)
+    assert service.line.json("status")["last_result"]["version"] == "2"
+    say(f"two retrains with nothing to do took {service.seconds('retrain')[2:]} s in their flows")
+
+
+def by_a_worker(service: Served) -> None:
+    """The same prefect.yaml, registered for a work pool: a worker runs what is asked for."""
+    line, profile = service.line, ("prefect", "--profile", "lclsc")
+    extra = {"PREFECT_HOME": str(service.home), "PREFECT_DEFAULT_WORK_POOL_NAME": "gpu-box", "PWD": str(line.root)}
+    line.tool(*profile, "work-pool", "create", "gpu-box", "--type", "process", extra=extra)
+    line.tool("prefect", "--no-prompt", *profile[1:], "deploy", "--all", extra=extra)
+    line.tool(*profile, "deployment", "run", "monitor/monitor", "--param", "source=intake", extra=extra)
+    line.tool(*profile, "worker", "start", "--pool", "gpu-box", "--run-once", extra=extra)
+    say(f"a worker of the pool gpu-box ran monitor: {service.runs('monitor')}")
+    assert service.runs("monitor") == ["Completed"]
 
 
 def again(line: Line, service: Served) -> None:

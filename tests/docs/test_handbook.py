@@ -1,0 +1,61 @@
+"""Every command of the handbook is run by the test that is named for it here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVED = "tests/e2e/test_serve_flows.py::test_a_batch_starts_a_retrain_on_this_machine_only_and_sigterm_leaves_nothing"
+WORKER = "tests/e2e/watch.py::by_a_worker"
+DOCTOR = "tests/pipelines/test_doctor.py"
+RECOVERY = "tests/e2e/test_recovery.py"
+TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
+MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
+CLI = "PREFECT_HOME=clinic/.state/prefect prefect --profile lclsc"
+
+PAGES = {
+    "scheduling": {
+        "lclsc serve --flows --drop /export/pcle --workspace clinic": SERVED,
+        f"{CLI} deployment ls": SERVED,
+        f"{CLI} deployment run intake/intake --param settle_seconds=0": SERVED,
+        "cd clinic": "",
+        "prefect work-pool create gpu-box --type process": WORKER,
+        "PREFECT_DEFAULT_WORK_POOL_NAME=gpu-box prefect deploy --all": WORKER,
+        "prefect worker start --pool gpu-box": WORKER,
+    },
+    "recovery": {
+        "lclsc doctor --workspace clinic --repair": f"{DOCTOR}::test_what_is_safe_to_mend_is_mended",
+        "cd clinic": "",
+        "cd ..": "",
+        'sqlite3 mlflow.db ".backup $PWD/../backup/mlflow.db"': TOGETHER,
+        "cp -a mlartifacts ../backup/": TOGETHER,
+        "git config --local lclsc.clone > ../backup/clone": MACHINE,
+        "dvc fetch": TOGETHER,
+        "cp backup/mlflow.db clinic/mlflow.db": TOGETHER,
+        "cp -a backup/mlartifacts clinic/": TOGETHER,
+        "git clone ssh://git@git.example/clinic.git clinic": MACHINE,
+        'git config --local lclsc.clone "$(cat ../backup/clone)"': MACHINE,
+        "dvc pull": MACHINE,
+        "lclsc init clinic --upgrade": "tests/pipelines/test_upgrade.py::"
+        "test_an_upgrade_adds_what_is_missing_and_keeps_values_and_comments",
+    },
+}
+"""Page -> command -> the test that runs it, or the same with other names; nothing for a change of folder."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_has_its_test(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)
+    assert {line.strip() for block in blocks for line in block.splitlines() if line} == set(PAGES[page])
+
+
+@pytest.mark.parametrize("place", sorted({place for page in PAGES.values() for place in page.values() if place}))
+def test_the_tests_that_are_named_exist(place: str) -> None:
+    file, name = place.split("::")
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert name in [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
