@@ -96,6 +96,7 @@ class Rotation:
             "version": active.version if active else None,
             "problem": self.problem,
             "remarks": list(active.candidate.remarks) if active else [],
+            "under_way": active.leases if active else 0,
             "draining": len(self._retiring),
         }
 

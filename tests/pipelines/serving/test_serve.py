@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -237,6 +238,25 @@ def test_a_promotion_loses_none_of_the_requests(server: Server, store: Registry)
     version = store.version("2")
     assert version is not None
     assert (found["version"], found["weights_sha256"]) == ("2", version.tags["weights_sha256"])
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0], ids=["while it sends", "while it waits"])
+def test_a_client_that_hangs_up_leaves_nothing_behind(server: Server, share: float) -> None:
+    body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[picture(n)] for n in range(100)]}}).encode()
+    head = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    address = (server.client.base_url.host, server.client.base_url.port or 0)
+    with socket.create_connection(address) as client:
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: int(share * len(body))])
+        wait_until(lambda: server.client.get("/health").json()["under_way"] == 1)
+    wait_until(lambda: server.client.get("/health").json()["under_way"] == 0)
+    assert server.ask(image=[picture(1)]).status_code == 200
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_sigterm_lets_it_finish_what_it_began_and_note_it(server: Server, root: Path) -> None:
