@@ -192,8 +192,8 @@ def test_without_a_first_version_there_is_no_server(registry: Registry) -> None:
 def test_a_slow_start_ends_in_time(registry: Registry) -> None:
     async def test() -> None:
         write_json(registry.folder / "1" / "serving_input_example.json", {"sleep": 60})
-        with pytest.raises(OutsideSystemError, match="not ready after 3 s"):
-            async with served(registry, start_seconds=3.0):
+        with pytest.raises(OutsideSystemError, match="not ready after 2 s"):
+            async with served(registry, start_seconds=2.0):
                 pass
 
     run(test)
@@ -295,7 +295,7 @@ def test_an_answer_that_takes_too_long_is_given_up(registry: Registry, monkeypat
     async def test() -> None:
         monkeypatch.setattr(front_door, "GRACE_SECONDS", 0.0)
         async with served(registry, request_seconds=1.0) as server:
-            assert (await server.ask(sleep=8)).status_code == 504
+            assert (await server.ask(sleep=3)).status_code == 504
             assert (await server.ask()).status_code == 200
             assert server.rotation.active is not None
             assert server.rotation.active.leases == 0
