@@ -32,6 +32,7 @@ LOOK_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # beyond a version's own time limit
 END_SECONDS = 3.0  # between asking a process to end and ending it
 LAST_LINES = 5
+CHUNK_BYTES, LINE_BYTES = 1 << 16, 4000
 WARM_REQUESTS = 2
 JSON = {"content-type": "application/json"}
 
@@ -111,7 +112,9 @@ class Backend:
                 await asyncio.wait_for(self.ended.wait(), END_SECONDS)
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
-        await asyncio.wait(self._tasks)
+        _, still = await asyncio.wait(self._tasks, timeout=END_SECONDS)
+        for task in still:  # a decoder of its own holds the pipe for a moment longer
+            task.cancel()
         self.socket.unlink(missing_ok=True)
 
     async def _spawn(self, command: Sequence[str]) -> None:
@@ -140,10 +143,19 @@ class Backend:
     async def _listen(self) -> None:
         """What it says goes to our stderr; the last lines are kept, to say why it ended."""
         assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            text = line.decode(errors="replace").rstrip()
-            self._said.append(text)
-            print(f"version {self.version} | {text}", file=sys.stderr, flush=True)
+        rest = b""
+        while chunk := await self.process.stdout.read(CHUNK_BYTES):
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-LINE_BYTES:]  # a line without an end must not fill the memory, nor stop what it says next
+            for line in lines:
+                self._say(line)
+        if rest:
+            self._say(rest)
+
+    def _say(self, line: bytes) -> None:
+        text = line[-LINE_BYTES:].decode(errors="replace").rstrip()
+        self._said.append(text)
+        print(f"version {self.version} | {text}", file=sys.stderr, flush=True)
 
     async def _watch(self) -> None:
         await self.process.wait()
@@ -152,7 +164,7 @@ class Backend:
     async def _listening(self) -> None:
         while True:
             if self.ended.is_set():
-                await self._tasks[0]
+                await asyncio.wait(self._tasks, timeout=END_SECONDS)
                 raise self._failure(f"ended with code {self.process.returncode} ({' '.join(self._said) or 'silent'})")
             if self.socket.exists():
                 with contextlib.suppress(httpx.TransportError):

@@ -28,6 +28,8 @@ async def ping(request: Request) -> Response:
 async def invocations(request: Request) -> Response:
     asked = json.loads(await request.body())
     await asyncio.sleep(asked.get("sleep", 0))
+    if asked.get("say"):
+        print("x" * asked["say"], flush=True)
     if asked.get("crash"):
         os._exit(9)
     if "refuse" in asked:

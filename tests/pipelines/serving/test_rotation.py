@@ -291,6 +291,15 @@ def test_errors_name_their_cause_and_no_stack(registry: Registry) -> None:
     run(test)
 
 
+def test_a_version_that_talks_much_goes_on_answering(registry: Registry) -> None:
+    async def test() -> None:
+        async with served(registry) as server:
+            for _ in range(3):
+                assert (await server.ask(say=1_000_000)).status_code == 200
+
+    run(test)
+
+
 def test_an_answer_that_takes_too_long_is_given_up(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         monkeypatch.setattr(front_door, "GRACE_SECONDS", 0.0)
