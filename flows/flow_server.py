@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -168,17 +169,26 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _run_flows(workspace: Workspace, drop: Path | None, family: list[psutil.Process]) -> None:
     """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start."""
     os.environ["LCLSC_SERVING"] = "1"
-    from prefect.runner import Runner
-
     from flows import deployments
 
     built = deployments.build(workspace, drop)
-    runner = Runner(name=f"lclsc {workspace.root.name}", pause_on_shutdown=False)
+    runner = _runner(workspace)
     for deployment in built:
         runner.add_deployment(deployment)
     for deployment in built:
         console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
     asyncio.run(_until_told(runner, family))
+
+
+def _runner(workspace: Workspace) -> Any:
+    """Its folder for runs would lie in /tmp under a name that all users of the machine share."""
+    from prefect.runner import Runner
+
+    tempfile.tempdir = str(private_folder(workspace.state / "runner"))
+    try:
+        return Runner(name=f"lclsc {workspace.root.name}", pause_on_shutdown=False)
+    finally:
+        tempfile.tempdir = None
 
 
 async def _until_told(runner: Any, family: list[psutil.Process]) -> None:

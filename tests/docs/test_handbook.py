@@ -15,6 +15,7 @@ DOCTOR = "tests/pipelines/test_doctor.py"
 RECOVERY = "tests/e2e/test_recovery.py"
 TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
 MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
+TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_postgresql"
 CLI = "PREFECT_HOME=clinic/.state/prefect prefect --profile lclsc"
 
 PAGES = {
@@ -26,6 +27,12 @@ PAGES = {
         "prefect work-pool create gpu-box --type process": WORKER,
         "PREFECT_DEFAULT_WORK_POOL_NAME=gpu-box prefect deploy --all": WORKER,
         "prefect worker start --pool gpu-box": WORKER,
+    },
+    "team": {
+        "deploy/prefect-server.sh /srv/prefect": TEAM,
+        "export PREFECT_API_URL=http://127.0.0.1:4200/api": TEAM,
+        'export PREFECT_API_AUTH_STRING="$(cat /srv/prefect/auth)"': TEAM,
+        "lclsc serve --flows --drop /export/pcle --workspace clinic": TEAM,
     },
     "recovery": {
         "lclsc doctor --workspace clinic --repair": f"{DOCTOR}::test_what_is_safe_to_mend_is_mended",
