@@ -61,7 +61,7 @@ def monitor(
 
 def _print(report: Any) -> None:
     if report.findings:
-        columns = ("site", "figure", "reference", "now", "chance now is higher", "p (Holm)", "")
+        columns = ("site", "figure", "reference", "now", "effect", "p (Holm)", "")
         rows = [
             (
                 one.site or "not named",
@@ -70,7 +70,7 @@ def _print(report: Any) -> None:
                 _figure(one.now),
                 f"{one.effect:.2f}",
                 f"{one.p_adjusted:.2g}",
-                "[red]alarm[/]" if one.alarm else "",
+                "[red]alarm[/]" if one.alarm else "steady",
             )
             for one in sorted(report.findings, key=lambda one: one.p_adjusted)
         ]
@@ -80,9 +80,9 @@ def _print(report: Any) -> None:
         "steady": "no drift found",
         "too_few": f"too few cases to say anything: {report.params.min_cases} of one site are needed",
     }
+    promise = f"; false alarms on at most {100 * report.params.alpha:g} % of the looks" if report.findings else ""
     console.out.print(
-        f"{words[report.status]}; {report.cases} cases against {report.reference_cases}, "
-        f"false alarms at most {100 * report.params.alpha:g} % of the looks"
+        f"{words[report.status]}; {report.cases} cases against {report.reference_cases}{promise}", highlight=False
     )
 
 
