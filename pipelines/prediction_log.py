@@ -15,17 +15,18 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines import schemas
 from pipelines.errors import WrongUseError
-from pipelines.files import TEMPORARY_PREFIX, digest, sha256_file
+from pipelines.files import TEMPORARY_PREFIX
 from pipelines.workspace import private_folder
 
 if TYPE_CHECKING:  # the front door names this module's settings and must not load torch
@@ -159,8 +160,15 @@ def checked_site(site: str | None) -> str | None:
     return site
 
 
-def source_of(path: Path) -> str:
-    """SHA-256 of a clip: of its bytes, or of the names and bytes of its frames."""
-    if path.is_dir():
-        return digest({file.name: sha256_file(file) for file in sorted(path.iterdir()) if file.is_file()})
-    return sha256_file(path)
+def remove(folder: Path, sources: Collection[str]) -> int:
+    """Take the rows of these clips out of every part: a patient withdrew. Returns how many rows that was."""
+    removed = 0
+    for path in sorted(folder.glob("[!.]*.parquet")):
+        table = pq.read_table(path)
+        kept = table.filter([source not in sources for source in table["source"].to_pylist()])
+        removed += len(table) - len(kept)
+        if not len(kept):
+            path.unlink()
+        elif len(kept) < len(table):
+            schemas.write_table(path, kept)
+    return removed

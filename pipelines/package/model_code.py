@@ -82,7 +82,7 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def _video(self, values: list[Any], about: dict[str, Any]) -> pd.DataFrame:
         from pipelines.inference import measured, predict_video
-        from pipelines.prediction_log import source_of
+        from pipelines.video import content_id
         from pipelines.video.grain import grain
 
         if len(values) != 1:
@@ -92,8 +92,9 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         if self.log is not None:
             figures = measured(self.classifier, found.images_NSS, found.fov_NSS[0])
             noise = grain(found.images_NSS, found.fov_NSS[0])
-            source = source_of(path)
-            self._note("video", source, about, found.frame_index_N, found.keep_N, figures, noise, found.prediction)
+            self._note(
+                "video", content_id(path), about, found.frame_index_N, found.keep_N, figures, noise, found.prediction
+            )
         return self._table(found.frame_index_N, found.prediction, found.keep_N)
 
     def _note(

@@ -132,10 +132,12 @@ def test_the_front_door_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_source_is_told_by_its_bytes(tmp_path: Path) -> None:
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    (folder / "0.png").write_bytes(b"a")
-    before = prediction_log.source_of(folder)
-    (folder / "0.png").write_bytes(b"b")
-    assert prediction_log.source_of(folder) != before
+def test_clips_of_a_patient_who_withdrew_leave_the_log(tmp_path: Path) -> None:
+    for sources in ("aab", "bb", "cc"):
+        log = PredictionLog(tmp_path / "served", version="1")
+        log.note([row(frame, source=source) for frame, source in enumerate(sources)])
+        log.flush()
+    assert prediction_log.remove(tmp_path / "served", {"b"}) == 3
+    assert sorted(read(tmp_path / "served")["source"].to_pylist()) == ["a", "a", "c", "c"]
+    assert prediction_log.remove(tmp_path / "served", {"b"}) == 0
+    assert prediction_log.remove(tmp_path / "nothing", {"b"}) == 0
