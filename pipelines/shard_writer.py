@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from pipelines.errors import VideoError
 from pipelines.params import ExtractParams
 from pipelines.video import fov, geometry
 from pipelines.video.prepared import Batch, Prepared, batched, prepare
+from pipelines.video.quality import Quality
+
+FIGURES = [field.name for field in fields(Quality)]
 
 Files = dict[str, str]
 """``video_id``, ``source``, ``shard``, ``mask``, ``mask_sha256``, ``mask_shard``; a video without ground truth has
@@ -66,8 +70,7 @@ def _write_frames(files: Files, clip: Prepared, side_px: int) -> list[str | None
 
 def _table(schema: pa.Schema, same: dict[str, Any], batch: Batch) -> pa.Table:
     """A batch as Arrow columns; ``same`` is what all of its rows share."""
-    rows = [figure.as_row() for figure in batch.figures]
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    columns: dict[str, Any] = {name: [getattr(figure, name) for figure in batch.figures] for name in FIGURES}
     columns |= {name: [value] * len(batch) for name, value in same.items()}
     columns |= {
         "frame_index": batch.frame_index,

@@ -39,6 +39,9 @@ _LIMITED_TO_FULL = np.array(
 )
 """16..235 to 0..255, rounded to nearest, in integers."""
 
+_TWO_LIMITED_TO_FULL = _LIMITED_TO_FULL[np.arange(1 << 16, dtype=np.uint16).view(np.uint8)].view(np.uint16)
+"""The same of two neighbouring pixels read as one number, in whichever order the processor keeps its bytes."""
+
 
 def recognises(path: Path) -> bool:
     """Tries whatever is left: it knows hundreds of formats by their content itself."""
@@ -120,7 +123,14 @@ def luma(decoded: VideoFrame) -> NDArray[np.uint8]:
     grey: NDArray[np.uint8] = rows[: decoded.height, : decoded.width]
     if decoded.color_range == FULL_RANGE or name.startswith(("yuvj", "gray")):
         return grey.copy()
-    return np.take(_LIMITED_TO_FULL, grey)
+    return _full_range(grey)
+
+
+def _full_range(limited_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two pixels a look-up take a third of the time: NumPy widens every index to 64 bits first."""
+    if limited_HW.shape[1] % 2:
+        return np.take(_LIMITED_TO_FULL, limited_HW)
+    return np.take(_TWO_LIMITED_TO_FULL, limited_HW.view(np.uint16)).view(np.uint8)
 
 
 def _seconds(decoded: VideoFrame, counted: float) -> float:

@@ -23,6 +23,7 @@ RIM_PX = 2  # boundary points this close to a side of the box belong to that sid
 FIT_ROUNDS = 12
 FIT_TOLERANCE_PX = 1.5
 CUT_SHARE = 0.04  # of the radius; a side that lacks less is no cut
+ROW = np.ones((1, 5), bool)
 STEPS_A_PX = 8  # circles are kept to an eighth of a pixel
 
 Box = tuple[int, int, int, int]
@@ -171,14 +172,25 @@ def _lit_region(image_HW: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     lit = image_HW > max(LIT_FLOOR, LIT_SHARE * bright)
     # Bridges gaps between fibre cores, then drops what hangs on by a thread.
     padded = np.pad(lit, 4)
-    lit = ndimage.binary_closing(padded, np.ones((5, 5), bool))[4:-4, 4:-4]
-    opened = ndimage.binary_opening(np.pad(lit, 4, mode="edge"), np.ones((5, 5), bool))[4:-4, 4:-4]
+    lit = _eroded(_dilated(padded))[4:-4, 4:-4]
+    opened = _dilated(_eroded(np.pad(lit, 4, mode="edge")))[4:-4, 4:-4]
     labels, count = ndimage.label(opened)
     if count == 0:
         return None
     largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     region: NDArray[np.bool_] = ndimage.binary_fill_holes(labels == largest)
     return region
+
+
+def _dilated(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """By a square of 5 px, one axis after the other."""
+    dilated: NDArray[np.bool_] = ndimage.binary_dilation(ndimage.binary_dilation(region, ROW), ROW.T)
+    return dilated
+
+
+def _eroded(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    eroded: NDArray[np.bool_] = ndimage.binary_erosion(ndimage.binary_erosion(region, ROW), ROW.T)
+    return eroded
 
 
 def _box(region: NDArray[np.bool_]) -> Box:

@@ -7,7 +7,7 @@ a frame near a threshold must not be kept on one processor and dropped on anothe
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,6 @@ class Quality:
     sharpness: float  # variance of the Laplacian / variance of the image, both smoothed
     smear: float  # largest / smallest directional gradient energy of the smoothed image, 1 and up
     change: float | None  # mean absolute difference from the frame it might repeat, grey levels; None: no such frame
-
-    def as_row(self) -> dict[str, float | None]:
-        return asdict(self)
 
 
 def judge(figure: Quality, params: ExtractParams) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_motion_in_any_direction_raises_smear() -> None:
 def test_a_uniform_frame_has_finite_figures(level: int) -> None:
     image_SS = np.full((SIDE_PX, SIDE_PX), level, np.uint8)
     figures = quality.Gauge(np.ones((SIDE_PX, SIDE_PX), bool), PARAMS).measure(image_SS)
-    assert all(np.isfinite(value) for value in figures.as_row().values() if value is not None)
+    assert all(np.isfinite(value) for value in asdict(figures).values() if value is not None)
     assert quality.judge(figures, PARAMS) is not None
 
 
