@@ -75,7 +75,7 @@ def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     some_FHW = rng.integers(0, 255, (8, 128, 128)).astype(np.uint8)
     peaks = []
-    for frames in (128, 1024):  # 16 MB of grey in the longer one, beside all that is decoded and stored
+    for frames in (256, 1024):  # four full row groups and more; 12 MiB more grey in the longer one
         clip = tmp_path / f"{frames}.mp4"
         write_video(clip, np.tile(some_FHW, (frames // 8, 1, 1)), fps=12)
         files = {"video_id": sha256_file(clip), "source": str(clip), "shard": f"{clip}.parquet", "mask": ""}
