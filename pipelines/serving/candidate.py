@@ -113,7 +113,8 @@ def withdrawal(number: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
     if made_from := {video["patient_id"] for video in seen["videos"] if video["role"] != "test"} & gone:
         raise StageError(
             "withdrawn",
-            f"Version {number} was made from {len(made_from)} patients whose consent was withdrawn since.",
+            f"Version {number} was made from {len(made_from)} patient{'s' * (len(made_from) > 1)} whose consent was"
+            " withdrawn since.",
             "Retrain without them, or serve a version that never saw them: --model NUMBER.",
         )
     return (f"{len(gone)} of its test patients took their consent back since",) if gone else ()
