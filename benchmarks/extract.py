@@ -2,14 +2,13 @@
 
 Ours is the whole stage on Ray with two workers: SHA-256 of the video, field of view, resampling, quality figures,
 verdicts, Parquet with page checksums, fsync, SHA-256 of the shard, tables. The peers' scripts only decode, shrink
-and store. Ray's own start is reported apart. Also: bookkeeping with nothing to do, memory for an hour of video.
+and store. Ray's own start is reported apart.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from harness import (
     Options,
     Report,
     at_least,
-    at_most,
     contest,
     figure,
     read_options,
@@ -34,13 +32,11 @@ from harness import (
 from peers.serve import Numbers
 from pipelines import code_digest, extract, manifest
 from pipelines import params as parameters
-from pipelines.files import sha256_bytes, sha256_file, write_json
+from pipelines.files import sha256_file, write_json
 from pipelines.manifest import Video
 from pipelines.params import Params
-from pipelines.shards import ShardIndex
 from pipelines.synth.phantom import CLASSES, phantom_video
 from pipelines.synth.write import write_video
-from pipelines.video import decoder_identity
 from pipelines.workspace import Workspace, template_file
 
 MATERIAL = ROOT / ".peers" / "material" / "extract"
@@ -55,12 +51,6 @@ def main() -> None:
     clips = material(options)
     with tempfile.TemporaryDirectory(prefix="bench-extract-") as folder:
         race_speed(report, options, workspace_of(Path(folder), clips), params, clips)
-        for videos in options.pick((100, 1000, 10000), quick=(100,)):
-            seconds = bookkeeping(Path(folder) / f"w{videos}", videos, params)
-            report.add({"case": {"bookkeeping_videos": videos}, "seconds": seconds})
-            report.claim(at_most(f"bookkeeping a video, {videos} videos", 1000 * seconds / videos, 1.0, "ms"))
-        minutes = options.pick(60, quick=1)
-        report.claim(at_most(f"memory of a worker, {minutes}-minute clip", peak_mib(Path(folder), minutes), 400, "MiB"))
     report.finish()
 
 
@@ -173,66 +163,6 @@ def ffmpeg(scaled: str | None, clips: list[str], side_px: int) -> Numbers:
     seconds = time.perf_counter() - start
     frames = len(clips) * int(Path(clips[0]).parent.name.split("-")[0])
     return {"seconds": seconds, "frames_per_second": frames / seconds}
-
-
-# ---- bookkeeping
-
-
-def bookkeeping(root: Path, videos: int, params: Params) -> float:
-    """Seconds of a run that finds everything done."""
-    workspace = Workspace(root)
-    for own in (workspace.videos, workspace.state, workspace.frames):
-        own.mkdir(parents=True)
-    video_ids = [sha256_bytes(str(number).encode()) for number in range(videos)]
-    record(workspace, video_ids)
-    clip = workspace.videos / f"{video_ids[0]}.mp4"
-    clip.write_bytes(b"\0\0\0\x18ftypisom")
-    code = code_digest.stage_digest(workspace, "extract")
-    recipe = extract.recipe_of(params.extract, code, decoder_identity(clip))
-    index = ShardIndex(workspace)
-    for video_id in video_ids:
-        (workspace.videos / f"{video_id}.mp4").write_bytes(clip.read_bytes())
-        shard = workspace.frames / f"{video_id}-{recipe}.parquet"
-        shard.write_bytes(video_id.encode())
-        index.note(
-            shard, {"frames": 200, "kept": 170, "reasons": {"dark": 20, "smeared": 10}, "shape": "disc", "window": None}
-        )
-    index.save({workspace.frames / f"{video_id}-{recipe}.parquet" for video_id in video_ids})
-    start = time.perf_counter()
-    extract.run(workspace, params, map_items=nothing_to_do)
-    return time.perf_counter() - start
-
-
-def nothing_to_do(_: object, items: list[object], **__: object) -> list[object]:
-    assert not items
-    return []
-
-
-# ---- memory
-
-
-def peak_mib(folder: Path, minutes: int) -> float:
-    """The largest resident size of a process that extracts one long clip."""
-    clip = folder / "long.mp4"
-    source = f"testsrc2=size=192x192:rate={FPS}:duration={60 * minutes}"
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-preset", "ultrafast", str(clip)]
-    subprocess.run(command, check=True)
-    child = [sys.executable, "-c", MEMORY_SCRIPT, str(clip)]
-    return float(subprocess.run(child, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
-
-
-MEMORY_SCRIPT = """
-import resource, sys
-from pathlib import Path
-from pipelines import params
-from pipelines.files import sha256_file
-from pipelines.workspace import template_file
-
-clip = sys.argv[1]
-files = {"video_id": sha256_file(Path(clip)), "source": clip, "shard": clip + ".parquet", "mask": ""}
-shard_writer.write(files, params.load(template_file("params.yaml")).extract.model_dump())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
 
 
 if __name__ == "__main__":

@@ -51,10 +51,11 @@ class Judge:
         self.patients: dict[str, str] = {}
         self.index: Index | None = None
         self.missing = 0
+        self.answered: tuple[str, list[Match]] = ("", [])  # of the clip asked for last, until the index grows
 
     def judge(self, candidate: Candidate, summary: Any) -> Iterator[Remark]:
         """Remarks on each copy; VideoError where it stands on another side of the split."""
-        matches = self._filled().find(_unpacked(summary))
+        matches = self._matches(candidate.video_id, _unpacked(summary))
         self.sides.decide(candidate.patient_id, candidate.split)
         for match in matches:
             self._require_one_side(candidate, match)
@@ -69,10 +70,16 @@ class Judge:
 
     def taken(self, candidate: Candidate, summary: Any) -> None:
         blobs = _unpacked(summary)
-        for match in self._filled().find(blobs):
+        for match in self._matches(candidate.video_id, blobs):
             self.sides.join(candidate.patient_id, self.patients[match.video_id])
         self.store.write(candidate.video_id, fingerprint.thinned(blobs))
         self._add(candidate.video_id, candidate.patient_id, fingerprint.thinned(blobs))
+
+    def _matches(self, video_id: str, blobs: Blobs) -> list[Match]:
+        """Searched once for a clip that is judged and then taken."""
+        if self.answered[0] != video_id:
+            self.answered = (video_id, self._filled().find(blobs))
+        return self.answered[1]
 
     def _require_one_side(self, candidate: Candidate, match: Match) -> None:
         here, there = self.sides.of(candidate.patient_id), self.sides.of(self.patients[match.video_id])
@@ -102,6 +109,7 @@ class Judge:
         assert self.index is not None
         self.patients[video_id] = patient_id
         self.index.add(video_id, blobs)
+        self.answered = ("", [])
 
 
 @dataclass

@@ -27,6 +27,14 @@ def is_cut_short(path: Path) -> bool:
     return box_length is not None and position > size
 
 
+def says_no_rate(path: Path) -> bool:
+    """True for a YUV4MPEG2 file whose header has no F field, or F0:0: FFmpeg would make 25 frames a second of it."""
+    with path.open("rb") as file:
+        fields = file.read(256).partition(b"\n")[0].split(b" ")
+    rates = [field for field in fields[1:] if field.startswith(b"F")]
+    return fields[0] == b"YUV4MPEG2" and rates in ([], [b"F0:0"])
+
+
 def tiff_is_cut_short(path: Path) -> bool:
     """True when a page of the chain, or its pointer to the next, lies behind the end of the file.
 

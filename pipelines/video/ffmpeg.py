@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from pipelines.video.caps import Caps
-from pipelines.video.container import is_cut_short
+from pipelines.video.container import is_cut_short, says_no_rate
 from pipelines.video.faults import fault
 from pipelines.video.frame import RawFrame
 
@@ -58,6 +58,8 @@ def read(path: Path, caps: Caps) -> Iterator[RawFrame]:
     """Every frame in presentation order, one in memory at a time."""
     if is_cut_short(path):
         raise fault("truncated", "The file ends before its boxes do.")
+    if says_no_rate(path):
+        raise fault("impossible_rate", "The header does not say how many frames a second there are.")
     yield from read_stream(f"file:{path}", caps)
 
 

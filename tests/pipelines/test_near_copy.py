@@ -13,9 +13,10 @@ import pytest
 
 import planted_copies as planted
 from pipelines import initialise, intake, ledger, manifest
+from pipelines.candidate import Candidate
 from pipelines.locks import one_writer
-from pipelines.near_copy import Index
-from pipelines.near_copy_check import Sides, Store, _unpacked, fingerprint_of
+from pipelines.near_copy import Index, Match
+from pipelines.near_copy_check import Judge, Sides, Store, _packed, _unpacked, fingerprint_of
 from pipelines.video import fingerprint
 from pipelines.video.fingerprint import Blobs
 from pipelines.workspace import Workspace
@@ -182,3 +183,36 @@ def test_what_the_child_sends_is_what_it_saw(tmp_path: Path, clips: list[planted
     path = tmp_path / "clip.mp4"
     path.write_bytes(planted.encoded(clips[0], 12))
     assert len(_unpacked(fingerprint_of(str(path)))) == len(_blobs(clips[0]))
+
+
+class CountingIndex(Index):
+    """Says how often it was asked."""
+
+    asked = 0
+
+    def find(self, blobs: Blobs) -> list[Match]:
+        self.asked += 1
+        return super().find(blobs)
+
+
+def test_a_clip_is_searched_for_once_and_still_found_by_the_next(
+    workspace: Workspace, clips: list[planted.Clip]
+) -> None:
+    judge, index = Judge(workspace), CountingIndex()
+    judge.index = index
+    summary = _packed(_blobs(clips[0]))
+    others = []
+    for number in range(3):
+        clip = Candidate(
+            video_id=f"{number:064d}",
+            patient_id=f"p{number}",
+            label="glioma",
+            split="",
+            path=workspace.root / "clip.mp4",
+            frames=36,
+            size_px=(128, 128),
+        )
+        others.append([remark.other[-1] for remark in judge.judge(clip, summary)])
+        judge.taken(clip, summary)
+    assert index.asked == 3
+    assert [sorted(found) for found in others] == [[], ["0"], ["0", "1"]]

@@ -95,6 +95,18 @@ def test_pixels_spread_in_pairs_are_those_spread_one_by_one(width_px: int) -> No
     assert np.array_equal(ffmpeg._full_range(codes), expected)
 
 
+@pytest.mark.parametrize(("rate", "taken"), [(b" F12:1", True), (b"", False), (b" F0:0", False)])
+def test_a_raw_recording_that_does_not_say_its_rate_is_not_guessed_at(tmp_path: Path, rate: bytes, taken: bool) -> None:
+    frame = b"FRAME\n" + bytes(16 * 16)
+    (tmp_path / "clip.y4m").write_bytes(b"YUV4MPEG2 W16 H16" + rate + b" Ip A1:1 Cmono\n" + 2 * frame)
+    if taken:
+        assert [frame.pts_seconds for frame in video.read_frames(tmp_path / "clip.y4m")] == [0, pytest.approx(1 / 12)]
+        return
+    with pytest.raises(VideoError) as raised:
+        list(video.read_frames(tmp_path / "clip.y4m"))
+    assert raised.value.code == "impossible_rate"
+
+
 def test_grey_stored_as_rgb_keeps_its_levels(tmp_path: Path) -> None:
     levels_HW = np.arange(256, dtype=np.uint8).reshape(16, 16)
     with av.open(str(tmp_path / "clip.mkv"), "w") as container:
