@@ -7,6 +7,7 @@ and store. Ray's own start is reported apart.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -47,6 +48,7 @@ SINGLE = ("PyAV", "decord", "torchcodec")
 def main() -> None:
     options = read_options(__doc__)
     report = Report("extract", options)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the peers: Ray's workers give way to everything otherwise
     params = parameters.load(template_file("params.yaml"))
     clips = material(options)
     with tempfile.TemporaryDirectory(prefix="bench-extract-") as folder:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas  # noqa: F401  what Arrow and Pillow import at first use: once in the nursery, not in every child
 import pyarrow as pa
+import pyarrow.compute
 import tifffile
+from PIL import ImageFile  # noqa: F401
 
 from pipelines import schemas, video
 from pipelines.errors import VideoError
