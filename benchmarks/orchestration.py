@@ -30,7 +30,20 @@ MICRO = {
     "train": {"epochs": 2, "batch_images": 16},
     "split": {"validation": 0.2, "test": 0.2},
     "evaluate": {"corruption_frames": 3, "faithfulness_frames": 3},
-    "promote": {"min_macro_f1": 0.0, "min_patients": 3, "max_loss": 1.0},
+    "promote": {
+        "first_macro_f1": 0.0,
+        "min_macro_f1": 0.0,
+        "min_patients": 3,
+        "max_loss": 1.0,
+        "max_ece": None,
+        "subgroups": {
+            "min_class_f1": None,
+            "min_site_macro_f1": None,
+            "min_domain_macro_f1": None,
+            "max_loss": None,
+            "min_patients": 1,
+        },
+    },
 }
 
 

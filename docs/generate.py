@@ -15,7 +15,7 @@ import tokenize
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 import yaml
@@ -91,7 +91,8 @@ def _range(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(kind))
     names = {int: "integer", float: "number", bool: "true or false", str: "text"}
-    words = ["list of text" if get_origin(kind) is list else names[kind]]
+    of_many = {list: "list of text", dict: "low and high by name"}
+    words = [of_many.get(get_origin(kind)) or names[kind]]
     words += [f"{SIGNS[type(bound)]} {_bound(bound)}" for bound in bounds if type(bound) in SIGNS]
     words += [f"multiple of {bound.multiple_of}" for bound in bounds if isinstance(bound, MultipleOf)]
     words += [f"matches `{pattern}`" for bound in bounds if (pattern := getattr(bound, "pattern", None))]
@@ -102,6 +103,9 @@ def _unwrap(field: FieldInfo) -> tuple[Any, list[Any]]:
     kind, bounds = field.annotation, list(field.metadata)
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(part for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is Annotated:
+        kind, *inner = get_args(kind)
+        bounds += [bound for part in inner for bound in part.metadata]
     return kind, bounds
 
 
@@ -114,7 +118,7 @@ def _bound(bound: Any) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{value}`"
+    return "`null`" if value is None else f"`{value}`"
 
 
 def _gpu(path: tuple[str, ...], key: str) -> str:

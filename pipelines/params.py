@@ -179,17 +179,84 @@ class RegisterParams(Section):
     """Model and experiment in MLflow."""
 
 
+class SubgroupParams(Section):
+    """Of each class, site and domain among the unseen patients; values, not bounds: subgroups are small."""
+
+    min_class_f1: Share | None
+    """Floor on the F1 of every class."""
+    min_site_macro_f1: Share | None
+    """Floor on the macro-F1 of every site."""
+    min_domain_macro_f1: Share | None
+    """Floor on the macro-F1 of every domain."""
+    max_loss: Share | None
+    """F1 (of a class) or macro-F1 (of a site or domain) that a challenger may lose against the champion there."""
+    min_patients: Count
+    """Of a subgroup; one below its floor with fewer leaves the gate undecided instead of refusing."""
+
+
+class EnvelopeParams(Section):
+    """Changes that were agreed on beforehand, as in a predetermined change control plan; empty parts allow anything."""
+
+    sites: list[str]
+    """Where training videos may come from."""
+    domains: list[str]
+    """Domains that training videos may have."""
+    frozen: list[str]
+    """Parameters that must be the champion's: `train.encoder`, or `extract.*` for all below. `ranges` go first."""
+    ranges: dict[str, tuple[float, float]]
+    """Parameter: [low, high], within which it may change: `train.learning_rate: [0.0005, 0.005]`."""
+
+
 class PromoteParams(Section):
+    """The gate's policy; its hash stands in every decision. A clause whose bound is null is not asked."""
+
     approval: Literal["manual", "auto"]
     """auto approves what passed the gate; manual leaves a passed challenger to a person."""
+    error_rate: Annotated[float, Field(gt=0, lt=0.5)]
+    """How often a comparison may pass a model that does not deserve it."""
+    first_macro_f1: Share
+    """Plain floor for the first champion, whose few unseen patients could not carry a bound yet."""
     min_macro_f1: Share
-    """Floor on unseen patients; also what makes the first champion."""
+    """Floor on the lower confidence bound of macro-F1 on unseen patients, asked beside a champion."""
+    comparison: Literal["non-inferiority", "superiority"]
+    """What is shown against the champion on the same unseen patients: no worse than by max_loss, or better."""
     max_loss: Share
-    """Macro-F1 a challenger may lose against the champion on the same patients."""
+    """Macro-F1 that the upper confidence bound of the loss must stay below: the margin of non-inferiority."""
     min_patients: Count
     """Unseen patients below which the gate is undecided."""
     allow_new_classes: bool
     """May a challenger know other classes than the champion? They are then compared on shared ones."""
+    subgroups: SubgroupParams
+    max_ece: Share | None
+    """Ceiling on the calibration error of frames."""
+    min_corrupted_accuracy: Share | None
+    """Floor on the accuracy of corrupted frames, see evaluate.corruption_frames."""
+    min_saliency_iou: Share | None
+    """Floor on the overlap of saliency maps with masks."""
+    min_pointing: Share | None
+    """Floor on how often a saliency map peaks inside the mask."""
+    min_insertion: Share | None
+    """Floor on the insertion curve's area: faithfulness, where no masks exist."""
+    max_latency_ms: Positive | None
+    """Ceiling on the 95th percentile of one frame's time through the packaged model, on this machine, one thread."""
+    max_memory_mib: Positive | None
+    """Ceiling on the memory of a process that serves the packaged model."""
+    max_looks: Count
+    """Versions judged on one set of test videos, above which the page warns: each look wears the set out."""
+    envelope: EnvelopeParams
+
+
+class CardParams(Section):
+    """What a reader must know before using the model; the gate refuses an empty part. `contact` may stay empty."""
+
+    intended_use: str
+    """For what, by whom, and for what not."""
+    data: str
+    """Whose videos these are, how they were labelled."""
+    limits: str
+    """Where the model is known or expected to fail."""
+    contact: str
+    """Whom to ask."""
 
 
 class MonitorParams(Section):
@@ -211,6 +278,7 @@ class Params(Section):
     evaluate: EvaluateParams
     register_: Annotated[RegisterParams, Field(alias="register")]
     promote: PromoteParams
+    card: CardParams
     monitor: MonitorParams
 
 

@@ -187,42 +187,17 @@ def _note_registered(workspace: Workspace, version: Version) -> None:
 
 def _judge(workspace: Workspace, params: Params, store: Registry, version: Version, key: str) -> dict[str, Any]:
     """Beside the champion on the same unseen patients; written to reports/gate.json and noted."""
-    decision = _decide(workspace, params, store, version)
+    decision = gate.judge(workspace, params, store, version)
     write_json(workspace.gate_report, decision)
     data = {
         "verdict": decision["verdict"],
         "policy_sha256": decision["policy_sha256"],
         "retrain_key": key,
+        "test_sha256": decision["looks"]["test_sha256"],
     }
     _note_once(workspace, "gated", f"version {version.version}", data)
     store.set_version_tag(version.version, "gate", decision["verdict"])
     return decision
-
-
-def _decide(workspace: Workspace, params: Params, store: Registry, version: Version) -> dict[str, Any]:
-    """Both models through their own packages on the current test videos."""
-    test = frames.read_table(workspace.test_table)
-    files = workspace.video_files()
-    videos = {video_id: files[video_id] for video_id in test.video_id}
-    champion = store.alias_version("champion")
-    rival = champion if champion and champion.version != version.version else None
-    contestants = {
-        one.version: gate.contestant(f"version {one.version}", store.download(one), videos, workspace.state / "scores")
-        for one in (version, rival)
-        if one is not None
-    }
-    result = gate.decide(
-        params.promote,
-        challenger=contestants[version.version],
-        champion=contestants[rival.version] if rival else None,
-        test=test,
-        bootstrap=params.evaluate,
-    )
-    sides = {number: {"version": number, "metrics": gate.figures(one, test)} for number, one in contestants.items()}
-    return result.as_json() | {
-        "challenger": sides[version.version],
-        "champion": sides[rival.version] if rival else None,
-    }
 
 
 def _set_aliases(

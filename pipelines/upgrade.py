@@ -51,7 +51,7 @@ def _align(own: CommentedMap, shipped: CommentedMap, above: tuple[str, ...]) -> 
             if key in shipped.ca.items:
                 own.ca.items[key] = deepcopy(shipped.ca.items[key])
             yield f"{'.'.join((*above, key))} added: {_shown(shipped[key])}"
-        elif isinstance(shipped[key], CommentedMap) and isinstance(own[key], CommentedMap):
+        elif shipped[key] and isinstance(shipped[key], CommentedMap) and isinstance(own[key], CommentedMap):
             yield from _align(own[key], shipped[key], (*above, key))
 
 

@@ -1,0 +1,122 @@
+"""The decision: every clause of the policy, asked in order, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipelines import metrics
+from pipelines.files import digest
+from pipelines.gate import envelope, frames, measured, quality, subgroups
+from pipelines.gate import evidence as proof
+from pipelines.gate.clause import Clause, Verdict, worst
+from pipelines.gate.contestant import Contestant
+from pipelines.gate.evidence import Evidence
+from pipelines.gate.subgroups import Subgroup
+from pipelines.params import PromoteParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    verdict: Verdict
+    clauses: list[Clause]
+    policy: dict[str, Any]
+    challenger: str
+    champion: str | None
+    subgroups: list[Subgroup] = field(default_factory=list)
+
+    @property
+    def missing_patients(self) -> int | None:
+        """How many more would decide, where all that is open is open for lack of them."""
+        known = [clause.missing_patients for clause in self.clauses if clause.missing_patients]
+        return max(known) if self.verdict == "undecided" and known else None
+
+    def as_json(self) -> dict[str, Any]:
+        """gate.json; ``policy_sha256`` says under which rules the verdict was reached."""
+        counted = {"policy_sha256": digest(self.policy), "missing_patients": self.missing_patients}
+        return {"schema": "gate/1", **asdict(self), **counted}
+
+
+def decide(
+    policy: PromoteParams,
+    *,
+    challenger: Contestant,
+    champion: Contestant | None,
+    test: pd.DataFrame,
+    evidence: Evidence,
+) -> GateResult:
+    """Judge by every clause. ``test`` lists the current test videos: video_id, patient_id, label, site, domain."""
+    groups = subgroups.table(challenger, champion, test)
+    clauses = list(_clauses(policy, challenger, champion, test, evidence, groups))
+    return _result(policy, clauses, challenger.name, champion.name if champion else None, groups)
+
+
+def refuse(
+    policy: PromoteParams, *, challenger: str, champion: str | None, cause: str, evidence: Evidence
+) -> GateResult:
+    """Of a package that does not load or cannot be scored: there is nothing else to judge."""
+    clause = Clause(name="loads", verdict="refused", value=None, bound=None, note=cause)
+    return _result(policy, [clause, *proof.of_checks(evidence.checks), proof.card(evidence.card)], challenger, champion)
+
+
+def figures(one: Contestant, test: pd.DataFrame, policy: PromoteParams) -> dict[str, Any]:
+    """What a reader compares side by side, over the frames that this model judges: ``metrics`` and ``intervals``."""
+    mine = frames.labelled(one, test)
+    return {
+        "metrics": {"macro_f1": frames.macro_f1(mine), "balanced_accuracy": _recall(mine), "ece": frames.ece(mine)},
+        "intervals": {"macro_f1": quality.f1_interval(policy, mine)},
+        "reliability": _reliability(mine),
+    }
+
+
+def _clauses(
+    policy: PromoteParams,
+    challenger: Contestant,
+    champion: Contestant | None,
+    test: pd.DataFrame,
+    evidence: Evidence,
+    groups: Sequence[Subgroup],
+) -> Iterator[Clause]:
+    yield from proof.clauses(policy, challenger, champion, test, evidence)
+    if envelope.is_set(policy.envelope):
+        yield envelope.clause(policy.envelope, challenger, champion, evidence.videos)
+    yield from quality.alone(policy, frames.labelled(challenger, test), first=champion is None)
+    if champion is not None:
+        yield quality.beside(policy, challenger, champion, test)
+    yield from subgroups.clauses(policy, groups, compared=champion is not None)
+    yield from measured.clauses(policy, evidence)
+
+
+def _result(
+    policy: PromoteParams,
+    clauses: list[Clause],
+    challenger: str,
+    champion: str | None,
+    groups: Sequence[Subgroup] = (),
+) -> GateResult:
+    return GateResult(
+        verdict=worst(clauses),
+        clauses=clauses,
+        policy=policy.model_dump(mode="json"),
+        challenger=challenger,
+        champion=champion,
+        subgroups=list(groups),
+    )
+
+
+def _recall(mine: pd.DataFrame) -> float | None:
+    if mine.empty:
+        return None
+    names = sorted(set(mine.label) | set(mine.predicted))
+    return float(metrics.balanced_accuracy(metrics.confusion(list(mine.label), list(mine.predicted), names)))
+
+
+def _reliability(mine: pd.DataFrame) -> list[dict[str, Any]]:
+    if mine.empty:
+        return []
+    confidence = np.array([max(row.values()) for row in mine.probabilities], dtype=float)
+    return metrics.reliability((mine.label == mine.predicted).to_numpy(), confidence)

@@ -1,0 +1,92 @@
+"""The frames that a contestant judged, with what is known of them, and their counts by patient.
+
+Letters: P patients, K classes, T models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipelines import metrics
+from pipelines.gate.contestant import Contestant
+from pipelines.metrics import Float
+
+OF_VIDEO = ["video_id", "patient_id", "label", "site", "domain"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counts:
+    """Confusion matrices of each patient and model, and the class that most of a patient's frames have."""
+
+    matrices_PTKK: Float
+    stratum_P: NDArray[np.int64]
+    names: Sequence[str]  # of the K classes
+
+    @property
+    def patients(self) -> int:
+        return len(self.stratum_P)
+
+    def lonely(self) -> list[str]:
+        """Classes with a single patient: nobody can say how much another one would differ."""
+        owners_K = (self.matrices_PTKK[:, 0].sum(-1) > 0).sum(0)
+        of_stratum = np.bincount(self.stratum_P, minlength=len(self.names))
+        return [name for k, name in enumerate(self.names) if owners_K[k] == 1 or of_stratum[k] == 1]
+
+
+def labelled(one: Contestant, test: pd.DataFrame) -> pd.DataFrame:
+    """Scores beside patient, label, site and domain of their video."""
+    return one.scores.merge(test[OF_VIDEO], on="video_id", validate="many_to_one")
+
+
+def shared(
+    challenger: Contestant, champion: Contestant, test: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Frames of the classes both know and of the videos both can judge: challenger's, champion's; those classes."""
+    classes = sorted(set(challenger.classes) & set(champion.classes))
+    mine, theirs = labelled(challenger, test), labelled(champion, test)
+    common = set(mine.video_id) & set(theirs.video_id)
+    mine, theirs = (one[one.label.isin(classes) & one.video_id.isin(common)] for one in (mine, theirs))
+    return mine, theirs, classes
+
+
+def count(*models: pd.DataFrame) -> Counts:
+    """Of frames with ``patient_id``, ``label`` and ``predicted``; every model judged the same patients."""
+    names = sorted({name for one in models for column in (one.label, one.predicted) for name in column})
+    patients = sorted(set(models[0].patient_id))
+    matrices = np.zeros((len(patients), len(models), len(names), len(names)))
+    for place, one in enumerate(models):
+        for patient, group in one.groupby("patient_id", sort=True):
+            matrix = metrics.confusion(list(group.label), list(group.predicted), names)
+            matrices[patients.index(str(patient)), place] = matrix
+    return Counts(matrices_PTKK=matrices, stratum_P=matrices[:, 0].sum(-1).argmax(-1), names=names)
+
+
+def macro_f1(frames: pd.DataFrame) -> float | None:
+    """Of frames with ``label`` and ``predicted``, whatever classes either names; None without frames."""
+    if frames.empty:
+        return None
+    names = sorted(set(frames.label) | set(frames.predicted))
+    value = float(metrics.macro_f1(metrics.confusion(list(frames.label), list(frames.predicted), names)))
+    return value if np.isfinite(value) else None
+
+
+def class_f1(frames: pd.DataFrame, label: str) -> float | None:
+    """F1 of one class over all frames; None where none has that label."""
+    if not (frames.label == label).any():
+        return None
+    names = sorted(set(frames.label) | set(frames.predicted))
+    matrix = metrics.confusion(list(frames.label), list(frames.predicted), names)
+    return float(metrics.f1_per_class(matrix)[names.index(label)])
+
+
+def ece(frames: pd.DataFrame) -> float | None:
+    """Calibration error of the winning probability; None without frames."""
+    if frames.empty:
+        return None
+    confidence = np.array([max(row.values()) for row in frames.probabilities], dtype=float)
+    return metrics.calibration_error((frames.label == frames.predicted).to_numpy(), confidence)

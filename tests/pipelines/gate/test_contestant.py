@@ -1,0 +1,64 @@
+"""A packaged model is scored in a process of its own, once, and what cannot be read or run is named."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from gate_cases import CLASSES
+
+from pipelines import gate
+from pipelines.errors import OutsideSystemError, StageError
+from pipelines.gate import serving_cost
+
+
+def test_a_package_is_scored_by_its_own_code_and_only_once(
+    package: Path, make_clip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = {
+        "a" * 64: make_clip(tmp_path / "a.mp4", dark=1),
+        "b" * 64: make_clip(tmp_path / "b.mp4", seed=1),
+    }
+    monkeypatch.setenv("LCLSC_SERVE_ROOT", "/nowhere")
+    monkeypatch.setenv("PYTHONPATH", str(Path(gate.__file__).parents[2]))
+    found = gate.contestant("version 1", package, videos, tmp_path / "scores")
+    assert found.classes == list(CLASSES)
+    assert found.training_videos == {"a" * 64, "b" * 64, "c" * 64}
+    assert list(found.scores.columns) == gate.COLUMNS
+    assert found.scores.groupby("video_id").size().to_dict() == {"a" * 64: 5, "b" * 64: 6}
+    from pipelines.inference import load_classifier, predict_video
+
+    here = predict_video(load_classifier(package / "artifacts" / "model"), videos["b" * 64])
+    there = found.scores[found.scores.video_id == "b" * 64]
+    probabilities = np.array([list(row.values()) for row in there.probabilities])
+    assert probabilities == pytest.approx(here.prediction.probabilities_NK, abs=1e-5)
+    monkeypatch.setattr(subprocess, "run", None)  # scored videos start no process
+    again = gate.score_package(package, videos, tmp_path / "scores")
+    pd.testing.assert_frame_equal(again, found.scores)
+
+
+def test_a_video_that_a_package_cannot_read_is_named(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    videos = {"d" * 64: tmp_path / "bad.mp4"}
+    with pytest.raises(StageError, match="dddddddddddd: The video cannot be decoded"):
+        gate.score_package(package, videos, tmp_path / "scores")
+    assert not list((tmp_path / "scores").rglob("*.json")), "a failure is not remembered"
+
+
+def test_a_package_that_does_not_run_is_an_outside_failure(package: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(package, tmp_path / "broken")
+    (broken / "code" / "pipelines" / "inference.py").write_text("raise ImportError('gone')")
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(OutsideSystemError, match="gone"):
+        gate.score_package(broken, {"a" * 64: tmp_path / "clip.mp4"}, tmp_path / "scores")
+
+
+def test_the_cost_of_a_frame_is_measured_in_the_package_itself(package: Path) -> None:
+    found = serving_cost.measure(package)
+    assert 0 < found.latency_ms < 10_000
+    assert 50 < found.memory_mib < 10_000

@@ -1,0 +1,357 @@
+"""The gate passes what is as good, refuses what is worse or cannot be judged, and waits for patients."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+from gate_cases import (
+    CLASSES,
+    FIGURES,
+    cohort,
+    contestant,
+    decide,
+    evidence,
+    named,
+    policy,
+    refusing,
+    verdicts,
+)
+
+from pipelines import gate
+from pipelines.evidence.check import Check
+from pipelines.gate import looks
+from pipelines.gate.evidence import Served
+from pipelines.ledger import Entry
+
+# --- alone -----------------------------------------------------------------------------------------
+
+
+def test_a_good_first_model_passes_a_plain_floor() -> None:
+    test = cohort()
+    result = decide(contestant(test), None, test)
+    assert result.verdict == "passed"
+    assert set(verdicts(result)) == {
+        *("unseen_patients", "same_answers", "lineage", "weights", "recorded_figures", "audit", "model_card"),
+        *("enough_patients", "macro_f1", "calibration", "class_floor", "site_floor", "domain_floor"),
+        "figures_complete",
+    }
+
+
+def test_a_weak_model_is_refused_even_on_few_patients() -> None:
+    test = cohort(patients=4)
+    result = decide(contestant(test, wrong=3), None, test)
+    assert result.verdict == "refused"
+    # truth: 7 of 10 frames of each class right, in balance, so F1 is 0.7 for both
+    assert named(result, "macro_f1").value == pytest.approx(0.7)
+
+
+def test_too_few_patients_leave_it_undecided_and_say_how_many_are_missing() -> None:
+    test = cohort(patients=5)
+    result = decide(contestant(test), None, test)
+    assert (result.verdict, result.missing_patients) == ("undecided", 3)
+    assert "3 more" in named(result, "enough_patients").note
+
+
+def test_beside_a_champion_the_floor_is_asked_of_the_lower_bound() -> None:
+    few, many = cohort(patients=8), cohort(patients=200)
+    champion, allowed = {"name": "version 1"}, {"max_loss": 1.0, "min_macro_f1": 0.85}
+    waits = decide(contestant(few, wrong=1), contestant(few, wrong=1, **champion), few, **allowed)
+    floor = named(waits, "macro_f1")
+    assert floor.verdict == "undecided"
+    assert floor.value == pytest.approx(0.9)
+    assert floor.interval is not None
+    assert floor.interval[0] < 0.85
+    assert floor.missing_patients is not None
+    passes = decide(contestant(many, wrong=1), contestant(many, wrong=1, **champion), many, **allowed)
+    assert named(passes, "macro_f1").verdict == "passed"
+
+
+# --- beside the champion ---------------------------------------------------------------------------
+
+
+def test_an_equal_challenger_waits_for_patients_and_passes_with_enough() -> None:
+    found = {}
+    for patients in (8, 40, 120):
+        test = cohort(patients=patients)
+        found[patients] = decide(contestant(test, wrong=1), contestant(test, wrong=1, name="version 1"), test)
+    assert [result.verdict for result in found.values()] == ["undecided", "passed", "passed"]
+    missing = found[8].missing_patients
+    assert missing is not None
+    assert 8 + missing <= 120, "as many as it says are enough"
+
+
+def test_what_it_loses_beyond_the_margin_refuses_whatever_the_number_of_patients() -> None:
+    for patients in (8, 120):
+        test = cohort(patients=patients)
+        result = decide(contestant(test, wrong=2), contestant(test, wrong=1, name="version 1"), test)
+        assert refusing(result) == ["no_worse"]
+        assert named(result, "no_worse").value == pytest.approx(0.1)
+
+
+def test_patients_who_disagree_widen_the_interval() -> None:
+    test = cohort(patients=40)
+    champion = contestant(test, wrong=2, name="version 1")
+    even = named(decide(contestant(test, wrong=2), champion, test), "no_worse")
+    half = [f"v{n}" for n in range(0, 40, 4)] + [f"v{n}" for n in range(1, 40, 4)]
+    mixed = contestant(test, wrong=4, wrong_of=half)
+    uneven = named(decide(mixed, champion, test), "no_worse")
+    assert even.value == pytest.approx(uneven.value)
+    assert even.interval is not None
+    assert uneven.interval is not None
+    assert uneven.interval[1] > even.interval[1] + 0.05
+
+
+def test_superiority_asks_more_than_no_loss() -> None:
+    test = cohort(patients=16)
+    champion = contestant(test, wrong=3, name="version 1")
+    asked = {"comparison": "superiority"}
+    assert decide(contestant(test, wrong=3), champion, test, **asked).verdict == "refused"
+    one_better = contestant(test, wrong=3, wrong_of=[f"v{n}" for n in range(1, 16)])
+    waits = decide(one_better, champion, test, **asked)
+    assert named(waits, "better").verdict == "undecided"
+    assert named(waits, "better").value == pytest.approx(0.5, abs=0.02), "one patient gained: as likely as not"
+    assert named(decide(contestant(test, wrong=1), champion, test, **asked), "better").verdict == "passed"
+
+
+def test_a_class_with_one_patient_carries_no_bound() -> None:
+    test = pd.concat([cohort(patients=8), cohort(patients=9, classes=("metastasis",)).tail(1)])
+    result = decide(contestant(test), contestant(test, name="version 1"), test)
+    clause = named(result, "no_worse")
+    assert (clause.verdict, clause.missing_patients) == ("undecided", 1)
+    assert "metastasis" in clause.note
+
+
+def test_other_classes_are_refused_unless_allowed_and_compared_on_the_shared() -> None:
+    test = cohort(patients=120, classes=(*CLASSES, "metastasis"))
+    champion = contestant(test, name="version 1", classes=list(CLASSES))
+    wrong = champion.scores.copy()
+    new = wrong.video_id.isin(test[test.label == "metastasis"].video_id)
+    wrong.loc[new, "predicted"] = "glioma"
+    champion = contestant(test, name="version 1", classes=list(CLASSES), scores=wrong)
+    challenger = contestant(test)
+    assert refusing(decide(challenger, champion, test)) == ["classes"]
+    allowed = decide(challenger, champion, test, allow_new_classes=True)
+    assert allowed.verdict == "passed"
+    assert named(allowed, "no_worse").value == pytest.approx(0.0), "what the champion cannot know does not count"
+
+
+def test_without_numbers_nothing_passes() -> None:
+    test = cohort()
+    empty = pd.DataFrame([], columns=gate.COLUMNS)
+    alone = decide(contestant(test, scores=empty), None, test)
+    assert {"macro_f1", "calibration", "class_floor", "site_floor", "domain_floor"} <= set(refusing(alone))
+    beside = decide(contestant(test), contestant(test, name="version 1", scores=empty), test)
+    assert {"no_worse", "subgroup_loss"} <= set(refusing(beside))
+
+
+# --- each by its own clause ------------------------------------------------------------------------
+
+
+def test_better_on_the_whole_but_worse_at_one_site_is_refused_for_that() -> None:
+    test = cohort(patients=120)
+    small = test.copy()
+    small["site"] = ["site-1" if n < 6 else "site-0" for n in range(len(test))]
+    champion = contestant(small, wrong=2, name="version 1")
+    challenger = contestant(small, wrong=5, wrong_of=[f"v{n}" for n in range(6)])
+    result = decide(challenger, champion, small)
+    assert refusing(result) == ["subgroup_loss"]
+    assert "site-1" in named(result, "subgroup_loss").note
+    assert named(result, "no_worse").verdict == "passed"
+    group = next(group for group in result.subgroups if group.name == "site-1")
+    assert (group.patients, group.champion, group.value) == (6, pytest.approx(0.8), pytest.approx(0.5))
+
+
+def test_a_small_subgroup_below_its_bound_waits_for_patients() -> None:
+    test = cohort(patients=120)
+    test.loc[test.video_id == "v0", "site"] = "site-9"
+    champion = contestant(test, name="version 1")
+    result = decide(contestant(test, wrong=5, wrong_of=["v0"]), champion, test)
+    assert result.verdict == "undecided"
+    assert named(result, "subgroup_loss").missing_patients == 1
+
+
+def test_an_empty_subgroup_refuses() -> None:
+    test = cohort(patients=9, classes=(*CLASSES, "metastasis"))
+    full = contestant(test)
+    scores = full.scores[~full.scores.video_id.isin(test[test.label == "metastasis"].video_id)]
+    result = decide(contestant(test, scores=scores), None, test, proof=evidence(test, contestant(test, scores=scores)))
+    assert refusing(result) == ["class_floor"]
+    known_but_untested = decide(contestant(cohort(), classes=[*CLASSES, "schwannoma"]), None, cohort())
+    assert refusing(known_but_untested) == ["class_floor"]
+    assert "schwannoma" in named(known_but_untested, "class_floor").note
+
+
+def test_an_over_confident_model_is_refused_for_its_calibration() -> None:
+    test = cohort()
+    result = decide(contestant(test, wrong=1, sure=1.0), None, test, max_ece=0.05)
+    assert refusing(result) == ["calibration"]
+    assert named(result, "calibration").value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("who", ["version 1", "version 2"])
+@pytest.mark.parametrize("what", ["the test video", "another video of a test patient", "a video of no manifest"])
+def test_a_model_trained_on_a_test_patient_is_refused(who: str, what: str) -> None:
+    test = cohort(patients=120)
+    video = {"the test video": "v3", "another video of a test patient": "more of p3", "a video of no manifest": "?"}
+    seen = {"training_videos": frozenset({"t0", video[what]})}
+    champion = contestant(test, name="version 1", **(seen if who == "version 1" else {}))
+    challenger = contestant(test, **(seen if who == "version 2" else {}))
+    proof = evidence(test, challenger)
+    known = proof.videos | {"more of p3": replace(proof.videos["v3"], video_id="more of p3")}
+    result = decide(challenger, champion, test, proof=replace(proof, videos=known))
+    assert refusing(result) == ["unseen_patients"]
+    assert who in named(result, "unseen_patients").note
+
+
+def test_wrong_weights_are_refused_because_they_answer_otherwise() -> None:
+    test = cohort()
+    result = decide(contestant(test, sure=0.9), None, test, proof=evidence(test, contestant(test)))
+    assert refusing(result) == ["same_answers"]
+    assert "80 of 80 frames" in named(result, "same_answers").note
+
+
+def test_frames_that_are_missing_or_new_are_other_answers() -> None:
+    test = cohort()
+    whole = contestant(test)
+    for scores in (whole.scores.head(79), pd.concat([whole.scores, whole.scores.tail(1).assign(frame_index=99)])):
+        result = decide(contestant(test, scores=scores), None, test, proof=evidence(test, whole))
+        assert refusing(result) == ["same_answers"]
+
+
+def test_without_recorded_predictions_nothing_passes() -> None:
+    test = cohort()
+    for recorded in (None, evidence(test, contestant(test)).recorded.assign(video_id="gone")):  # type: ignore[union-attr]
+        result = decide(contestant(test), None, test, proof=evidence(test, contestant(test), recorded=recorded))
+        assert refusing(result) == ["same_answers"]
+
+
+@pytest.mark.parametrize(
+    ("check", "clause"),
+    [
+        ("lineage_copies", "lineage"),
+        ("package", "lineage"),
+        ("weights", "weights"),
+        ("metrics", "recorded_figures"),
+        ("tables_agree", "audit"),
+        ("a_check_of_tomorrow", "audit"),
+    ],
+)
+@pytest.mark.parametrize("verdict", ["fail", "unknown"])
+def test_a_failed_check_of_the_audit_refuses_by_its_clause(check: str, clause: str, verdict: Any) -> None:
+    test = cohort()
+    proof = evidence(test, contestant(test))
+    spoilt = Check(name=check, verdict=verdict, object="this", expected="one", found="two")
+    result = decide(contestant(test), None, test, proof=replace(proof, checks=[*proof.checks, spoilt]))
+    assert refusing(result) == [clause]
+    assert "this is two, not one" in named(result, clause).note
+
+
+def test_an_audit_that_was_not_made_refuses() -> None:
+    test = cohort()
+    result = decide(contestant(test), None, test, proof=evidence(test, contestant(test), checks=[]))
+    assert refusing(result) == ["lineage", "weights", "recorded_figures", "audit"]
+
+
+@pytest.mark.parametrize("value", [None, math.nan, "0.9", "absent"])
+def test_a_missing_metric_refuses(value: Any) -> None:
+    test = cohort()
+    figures = {name: found for name, found in FIGURES.items() if name != "ece"} | (
+        {} if value == "absent" else {"ece": value}
+    )
+    result = decide(contestant(test), None, test, proof=evidence(test, contestant(test), figures=figures))
+    assert refusing(result) == ["figures_complete"]
+    assert "ece has no value" in named(result, "figures_complete").note
+
+
+def test_floors_on_robustness_and_saliency_are_asked_where_they_are_set() -> None:
+    test = cohort()
+    asked = {"min_corrupted_accuracy": 0.7, "min_saliency_iou": 0.7, "min_pointing": 0.5}
+    result = decide(contestant(test), None, test, **asked)
+    assert verdicts(result)["corrupted_accuracy"] == "passed"
+    assert refusing(result) == ["figures_complete", "saliency_iou", "pointing"], "nobody measured pointing"
+
+
+def test_latency_and_memory_have_ceilings_and_must_be_measured() -> None:
+    test = cohort()
+    asked = {"max_latency_ms": 50.0, "max_memory_mib": 500.0}
+    assert refusing(decide(contestant(test), None, test, **asked)) == ["latency", "memory"]
+    proof = evidence(test, contestant(test), served=Served(latency_ms=20.0, memory_mib=900.0))
+    assert refusing(decide(contestant(test), None, test, proof=proof, **asked)) == ["memory"]
+
+
+@pytest.mark.parametrize("name", ["intended_use", "data", "limits"])
+def test_an_empty_part_of_the_model_card_refuses(name: str) -> None:
+    test = cohort()
+    proof = evidence(test, contestant(test))
+    result = decide(contestant(test), None, test, proof=replace(proof, card=dict(proof.card) | {name: "  "}))
+    assert refusing(result) == ["model_card"]
+    assert name in named(result, "model_card").note
+
+
+# --- the envelope ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("envelope", "said"),
+    [
+        ({"sites": ["site-7"]}, "trained on the site site-0"),
+        ({"domains": ["in-vivo"]}, "trained on the domain ex-vivo"),
+        ({"frozen": ["train.encoder"]}, "train.encoder is frozen and went from resnet18 to compact"),
+        ({"frozen": ["train.*"], "ranges": {"train.learning_rate": [0.003, 0.1]}}, "train.learning_rate is 0.002"),
+    ],
+)
+def test_a_change_outside_the_envelope_is_refused_with_its_evidence(envelope: dict[str, Any], said: str) -> None:
+    test = cohort(patients=120)
+    old = {"train": {"encoder": "resnet18", "learning_rate": 0.001}}
+    result = decide(contestant(test), contestant(test, name="version 1", params=old), test, envelope=envelope)
+    assert refusing(result) == ["envelope"]
+    assert named(result, "envelope").note.startswith("Outside: ")
+    assert said in named(result, "envelope").note
+
+
+def test_a_range_opens_what_a_pattern_froze() -> None:
+    test = cohort(patients=120)
+    old = {"train": {"encoder": "compact", "learning_rate": 0.001}}
+    envelope = {"frozen": ["train.*"], "ranges": {"train.learning_rate": [0.001, 0.005]}, "sites": ["site-0"]}
+    result = decide(contestant(test), contestant(test, name="version 1", params=old), test, envelope=envelope)
+    assert named(result, "envelope").note == "Inside. 1 parameters changed: train.learning_rate."
+
+
+# --- the record of a decision ----------------------------------------------------------------------
+
+
+def test_the_report_is_json_and_names_its_policy() -> None:
+    test = cohort()
+    found = decide(contestant(test), contestant(test, name="version 1"), test).as_json()
+    other = decide(contestant(test), None, test, max_loss=0.5).as_json()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["policy_sha256"] != other["policy_sha256"]
+    assert {"name", "verdict", "value", "bound", "note"} <= set(found["clauses"][0])
+
+
+def test_both_sides_have_their_figures_with_bounds() -> None:
+    test = cohort(patients=40)
+    found = gate.figures(contestant(test, wrong=1), test, policy())
+    assert found["metrics"]["macro_f1"] == pytest.approx(0.9)
+    low, high = found["intervals"]["macro_f1"]
+    assert 0.7 < low < 0.9 < high <= 1.0
+    assert found["reliability"][0]["confidence"] == pytest.approx(0.95)
+
+
+def test_looks_at_a_test_set_count_versions_and_not_repetitions() -> None:
+    def gated(seq: int, subject: str, name: str) -> Entry:
+        data = {"test_sha256": name}
+        return Entry(seq=seq, prev="", at="", actor="retrain", event="gated", subject=subject, data=data)
+
+    one, other = looks.test_digest(["b", "a"]), looks.test_digest(["c"])
+    assert one == looks.test_digest(["a", "b"])
+    entries = [gated(1, "version 1", one), gated(2, "version 2", one), gated(3, "version 2", one)]
+    entries += [gated(4, "version 3", other)]
+    assert looks.count(entries, one, "version 2") == 2
+    found = looks.as_json(entries, one, "version 4", most=2)
+    assert (found["count"], found["warning"]) == (3, True)
