@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import console, evidence, monitoring, serving
+from flows import console, evidence, gating, monitoring, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
@@ -496,6 +496,7 @@ for command in (
     evidence.reproduce,
     evidence.forget,
     evidence.gc,
+    gating.promote,
     serving.serve,
     monitoring.monitor,
 ):

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipelines import frames, gate, keys, ledger, lineage, manifest, package, registry, versioning, workers
 from pipelines import params as parameters
+from pipelines.errors import WrongUseError
 from pipelines.files import (
     TEMPORARY_PREFIX,
     canonical_json,
@@ -81,6 +82,29 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
         "champion": decision["champion"],
         "gate": {name: decision[name] for name in ("verdict", "clauses")},
     }
+
+
+def promote(workspace: Workspace, params: Params, number: str, *, to_champion: bool) -> dict[str, Any]:
+    """Judge a registered version again and set its alias; ``gate/1`` with the aliases it has now.
+
+    ``champion`` moves only where the policy approves by itself, or where there is none yet.
+    """
+    store = registry.connect(workspace)
+    version = store.version(number)
+    if version is None or not version.complete:
+        raise WrongUseError("no_such_version", f"There is no version {number}.", "List versions with `lclsc status`.")
+    decision = _judge(workspace, params, store, version, version.tags[registry.KEY])
+    champion = store.alias_version("champion")
+    beside = champion is not None and champion.version != number
+    if decision["verdict"] == "passed" and beside and not to_champion:
+        _move_alias(workspace, store, "challenger", version)
+    else:
+        _set_aliases(workspace, params, store, version, decision)
+    store.log_artifacts(version.run_id, [workspace.gate_report])
+    versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
+    versioning.push_commits(workspace)
+    now = store.version(number) or version
+    return decision | {"version": number, "aliases": list(now.aliases)}
 
 
 # --- the version -----------------------------------------------------------------------------------
