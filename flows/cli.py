@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows import console, evidence, gating, monitoring, serving
+from flows import console, evidence, gating, monitoring, promotion, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
@@ -489,15 +490,10 @@ def doctor(
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-for command in (
-    evidence.audit,
-    evidence.trace,
-    evidence.diff,
-    evidence.reproduce,
-    evidence.forget,
-    evidence.gc,
-    gating.promote,
-    serving.serve,
-    monitoring.monitor,
-):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(evidence.audit, evidence.trace, evidence.diff, evidence.reproduce, evidence.forget, evidence.gc),
+    *(gating.promote, promotion.approve, promotion.rollback, promotion.history),
+    *(serving.serve, monitoring.monitor),
+)
+for command in COMMANDS:
     app.command()(command)

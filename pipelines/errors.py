@@ -53,6 +53,12 @@ class VideoError(StageError):
     exit_code = 1
 
 
+class PromotionError(LclscError):
+    """A move of an alias that the rules, or what happened meanwhile, do not allow. Nothing was moved."""
+
+    exit_code = 1
+
+
 class OutsideSystemError(LclscError):
     """git, DVC, Ray, MLflow or Prefect did not do what was asked."""
 

@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,6 +91,32 @@ def exclusive(workspace: Workspace, name: str) -> Iterator[None]:
     with (folder / name).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def held_still(workspace: Workspace, name: str, *, wait_seconds: float = 5.0) -> Iterator[bool]:
+    """For readers: hold the lock too, so that what they read belongs together. False: its owner is at work."""
+    path = workspace.state / "locks" / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError:
+        yield True  # a medium that cannot be written to holds no writer
+        return
+    with file:
+        yield _locked_within(file.fileno(), wait_seconds)
+
+
+def _locked_within(descriptor: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
 
 
 def _line_problems(line: bytes, number: int, prev: str) -> list[str]:

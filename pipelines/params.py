@@ -226,6 +226,10 @@ class PromoteParams(Section):
     """Unseen patients below which the gate is undecided."""
     allow_new_classes: bool
     """May a challenger know other classes than the champion? They are then compared on shared ones."""
+    max_evidence_days: Positive
+    """Age beyond which a verdict of the gate approves nothing; `lclsc promote` judges again."""
+    four_eyes: bool
+    """Refuse an approver who trained the version."""
     subgroups: SubgroupParams
     max_ece: Share | None
     """Ceiling on the calibration error of frames."""

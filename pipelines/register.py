@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import frames, gate, keys, ledger, lineage, manifest, package, registry, versioning, workers
+from pipelines import frames, gate, keys, ledger, lineage, manifest, package, promotion, registry, versioning, workers
 from pipelines import params as parameters
-from pipelines.errors import WrongUseError
+from pipelines.errors import PromotionError, WrongUseError
 from pipelines.files import (
     TEMPORARY_PREFIX,
     canonical_json,
     read_json,
     sha256_file,
     write_bytes,
-    write_json,
     write_text,
 )
 from pipelines.inference import load_classifier
@@ -38,6 +37,9 @@ from pipelines.workspace import Workspace, template_file
 
 SHAPING = ("split", "extract", "train", "evaluate")
 """Sections of params.yaml that shape a model."""
+
+JUDGEMENTS = 3
+"""How often a version is judged when the champion keeps moving."""
 
 
 def start_run(workspace: Workspace, key: str, reason: str) -> str:
@@ -65,7 +67,6 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
     version, is_new = _find_or_register(workspace, params, store, commit)
     key = keys.retrain_key(workspace)
     decision = _judge(workspace, params, store, version, key)
-    _set_aliases(workspace, params, store, version, decision)
     version = store.version(version.version) or version
     _publish(workspace, store, version, decision, durations)
     versioning.commit(workspace, ("ledger.jsonl",), f"Register version {version.version}")
@@ -93,14 +94,9 @@ def promote(workspace: Workspace, params: Params, number: str, *, to_champion: b
     version = store.version(number)
     if version is None or not version.complete:
         raise WrongUseError("no_such_version", f"There is no version {number}.", "List versions with `lclsc status`.")
-    decision = _judge(workspace, params, store, version, version.tags[registry.KEY])
-    champion = store.alias_version("champion")
-    beside = champion is not None and champion.version != number
-    if decision["verdict"] == "passed" and beside and not to_champion:
-        _move_alias(workspace, store, "challenger", version)
-    else:
-        _set_aliases(workspace, params, store, version, decision)
-    store.log_artifacts(version.run_id, [workspace.gate_report])
+    decision = _judge(
+        workspace, params, store, version, version.tags[registry.KEY], actor="promote", to_champion=to_champion
+    )
     versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
     versioning.push_commits(workspace)
     now = store.version(number) or version
@@ -198,75 +194,47 @@ def _restarts(workspace: Workspace) -> int | None:
 
 
 def _note_registered(workspace: Workspace, version: Version) -> None:
-    data = {
+    data: dict[str, Any] = {
         "version": version.version,
         "lineage_sha256": version.tags["lineage_sha256"],
         "commit": version.tags["git_commit"],
     }
-    _note_once(workspace, "registered", f"version {version.version}", data)
+    known = (entry.data for entry in ledger.read(workspace.ledger) if entry.event == "registered")
+    if not any(data.items() <= entry.items() for entry in known):  # somebody else may take a registration up again
+        data["trained_by"] = promotion.acting_user(workspace)
+        ledger.append(workspace, actor="retrain", event="registered", subject=f"version {version.version}", data=data)
 
 
 # --- the decision ----------------------------------------------------------------------------------
 
 
-def _judge(workspace: Workspace, params: Params, store: Registry, version: Version, key: str) -> dict[str, Any]:
-    """Beside the champion on the same unseen patients; written to reports/gate.json and noted."""
-    decision = gate.judge(workspace, params, store, version)
-    write_json(workspace.gate_report, decision)
-    data = {
-        "verdict": decision["verdict"],
-        "policy_sha256": decision["policy_sha256"],
-        "retrain_key": key,
-        "test_sha256": decision["looks"]["test_sha256"],
-    }
-    _note_once(workspace, "gated", f"version {version.version}", data)
-    store.set_version_tag(version.version, "gate", decision["verdict"])
-    return decision
+def _judge(
+    workspace: Workspace,
+    params: Params,
+    store: Registry,
+    version: Version,
+    key: str,
+    *,
+    actor: str = "retrain",
+    to_champion: bool = True,
+) -> dict[str, Any]:
+    """Beside the champion on the same unseen patients, and the alias that follows from it.
 
-
-def _set_aliases(
-    workspace: Workspace, params: Params, store: Registry, version: Version, decision: Mapping[str, Any]
-) -> None:
-    """``challenger`` unless refused; ``champion`` for the first to pass, and for all that pass under ``auto``.
-
-    A champion stays champion here whatever a new evaluation says: taking it back is a person's decision.
+    Judged again where somebody moved the champion meanwhile.
     """
-    champion = store.alias_version("champion")
-    mine = champion is not None and champion.version == version.version
-    wins = decision["verdict"] == "passed" and (champion is None or params.promote.approval == "auto")
-    if mine or wins:
-        _move_alias(workspace, store, "champion", version)
-    elif decision["verdict"] != "refused":
-        _move_alias(workspace, store, "challenger", version)
-        return
-    challenger = store.alias_version("challenger")
-    if challenger is not None and challenger.version == version.version:
-        _remove_challenger(workspace, store, version)
-
-
-def _move_alias(workspace: Workspace, store: Registry, alias: str, version: Version) -> None:
-    """Intent, effect, done; one that was killed half way is finished, and one that is done is left alone."""
-    subject = f"version {version.version}"
-    done = "promoted" if alias == "champion" else "alias_set"
-    current = store.alias_version(alias)
-    moves = [entry for entry in ledger.read(workspace.ledger) if entry.data.get("alias") == alias]
-    if current is not None and current.version == version.version:
-        if moves and moves[-1].event == "alias_intended" and moves[-1].subject == subject:
-            ledger.append(workspace, actor="retrain", event=done, subject=subject, data=moves[-1].data)
-        return
-    move = {"alias": alias, "from": current.version if current else None, "to": version.version}
-    ledger.append(workspace, actor="retrain", event="alias_intended", subject=subject, data=move)
-    store.set_alias(alias, version.version)
-    ledger.append(workspace, actor="retrain", event=done, subject=subject, data=move)
-
-
-def _remove_challenger(workspace: Workspace, store: Registry, version: Version) -> None:
-    """Intent, effect, done, as for a move."""
-    subject = f"version {version.version}"
-    move = {"alias": "challenger", "from": version.version, "to": None}
-    ledger.append(workspace, actor="retrain", event="alias_intended", subject=subject, data=move)
-    store.delete_alias("challenger")
-    ledger.append(workspace, actor="retrain", event="alias_removed", subject=subject, data=move)
+    for tries_left in reversed(range(JUDGEMENTS)):
+        decision = gate.judge(workspace, params, store, version)
+        evidence = promotion.note_evidence(workspace, store, version, decision, key=key, actor=actor)
+        try:
+            promotion.propose(
+                workspace, store, version.version, evidence, params.promote, actor=actor, to_champion=to_champion
+            )
+        except PromotionError:
+            if not tries_left:
+                raise
+        else:
+            break
+    return decision
 
 
 # --- the page --------------------------------------------------------------------------------------
@@ -300,7 +268,7 @@ def _publish(
     )
     write_text(workspace.report_page, page.build_page(facts))
     pictures = (workspace.confusion_picture, workspace.saliency_picture)
-    files = (workspace.report_page, workspace.gate_report, workspace.predictions, *pictures)
+    files = (workspace.report_page, workspace.predictions, *pictures)
     store.log_artifacts(version.run_id, files)
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from pipelines.errors import OutsideSystemError
 from pipelines.files import write_text
+from pipelines.ledger import exclusive
 from pipelines.workspace import Workspace
 
 OWN_INPUTS = (
@@ -129,6 +130,14 @@ def clone_id(workspace: Workspace) -> str:
     return known
 
 
+def git_user(workspace: Workspace) -> str | None:
+    """``Name <address>`` as git is configured for this person; None where it is not."""
+    found = [
+        (_git_bytes(workspace, "config", "--get", f"user.{key}") or b"").decode().strip() for key in ("name", "email")
+    ]
+    return f"{found[0]} <{found[1]}>" if all(found) else None
+
+
 def branch(workspace: Workspace) -> str:
     return git(workspace, "symbolic-ref", "--short", "HEAD")
 
@@ -150,7 +159,9 @@ def fast_forward(workspace: Workspace) -> None:
         return
     if _succeeds(workspace, "merge-base", "--is-ancestor", upstream, "HEAD"):
         return
-    if not _succeeds(workspace, "merge", "--ff-only", "--quiet", upstream):
+    with exclusive(workspace, "git"):
+        merged = _succeeds(workspace, "merge", "--ff-only", "--quiet", upstream)
+    if not merged:
         raise OutsideSystemError(
             "history_diverged",
             f"This workspace and {remote} hold different commits.",
@@ -179,10 +190,11 @@ def _pointers(workspace: Workspace) -> dict[str, str]:
 def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
     """Commit exactly these paths, whatever else is staged; False when they hold nothing new."""
     present = [path for path in paths if (workspace.root / path).exists()]
-    git(workspace, "add", "--force", "--", *present)
-    if not git(workspace, "status", "--porcelain", "--", *present):
-        return False
-    git(workspace, "commit", "--quiet", "--only", "--message", message, "--", *present)
+    with exclusive(workspace, "git"):  # an approval commits beside a training
+        git(workspace, "add", "--force", "--", *present)
+        if not git(workspace, "status", "--porcelain", "--", *present):
+            return False
+        git(workspace, "commit", "--quiet", "--only", "--message", message, "--", *present)
     return True
 
 

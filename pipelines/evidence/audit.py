@@ -42,6 +42,16 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What belongs together: the registry (None where there is none), its aliases and the ledger's entries."""
+
+    store: Registry | None
+    entries: list[Entry]
+    aliases: dict[str, str]
+    moving: bool  # somebody was at work on aliases all the while
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditReport:
     targets: list[str]
     sample: Sample
@@ -75,9 +85,10 @@ def run(
     ``deep`` decodes every video again and compares its stored frames.
     """
     with ExitStack() as stack:
-        store = stack.enter_context(registry.read_only(workspace, head(workspace).commit.model_name))
+        snapshot = _snapshot(workspace, stack)
+        store = snapshot.store
         targets = _targets(workspace, store, names, everything=everything)
-        checks = list(_checks(workspace, store, targets, sample))
+        checks = list(_checks(workspace, snapshot, targets, sample))
     checks += _pixel_checks(workspace, targets) if deep else []
     report = AuditReport(targets=[target.name for target in targets], sample=sample, checks=checks)
     if record:
@@ -87,9 +98,17 @@ def run(
     return report
 
 
-def _checks(workspace: Workspace, store: Registry | None, targets: list[Target], sample: Sample) -> Iterator[Check]:
-    entries = entries_of(workspace)
-    yield from _workspace_checks(workspace, store, entries)
+def _snapshot(workspace: Workspace, stack: ExitStack) -> Snapshot:
+    """Ledger and registry between two moves of an alias; a move that does not end leaves them as they are found."""
+    with ledger.held_still(workspace, "registry") as still:
+        store = stack.enter_context(registry.read_only(workspace, head(workspace).commit.model_name))
+        aliases = store.aliases() if store else {}
+        return Snapshot(store=store, entries=entries_of(workspace), aliases=aliases, moving=not still)
+
+
+def _checks(workspace: Workspace, snapshot: Snapshot, targets: list[Target], sample: Sample) -> Iterator[Check]:
+    store, entries = snapshot.store, snapshot.entries
+    yield from _workspace_checks(workspace, snapshot)
     total = 2 * sum(len(sample.of(target.commit.objects)) for target in targets)
     with progress.track("audit", total, "objects") as tracker:
         for target in targets:
@@ -103,10 +122,10 @@ def _pixel_checks(workspace: Workspace, targets: list[Target]) -> Iterator[Check
         yield from guarded("pixels", target.name, checks)
 
 
-def _workspace_checks(workspace: Workspace, store: Registry | None, entries: list[Entry]) -> Iterator[Check]:
+def _workspace_checks(workspace: Workspace, snapshot: Snapshot) -> Iterator[Check]:
     busy = locks.holder(workspace) is not None
     yield from check_ledger(workspace)
-    yield from check_aliases(entries, store.aliases() if store else {}, busy=busy)
+    yield from check_aliases(snapshot.entries, snapshot.aliases, moving=snapshot.moving)
     damage = versioning.damaged_git_objects(workspace)
     yield from checked(
         "git_objects", "the repository", (Problem(object="git", expected="whole", found=line) for line in damage)
@@ -114,8 +133,8 @@ def _workspace_checks(workspace: Workspace, store: Registry | None, entries: lis
     changed = versioning.changed_files(workspace, OWN_FILES)
     edits = (Problem(object=path, expected="as committed", found="changed", unknown=busy) for path in changed)
     yield from checked("clean", "tables, parameters, code digests", edits)
-    if store:
-        yield from checked("versions_noted", "versions in the registry", _unnoted(store, entries))
+    if snapshot.store:
+        yield from checked("versions_noted", "versions in the registry", _unnoted(snapshot.store, snapshot.entries))
 
 
 def _unnoted(store: Registry, entries: list[Entry]) -> Iterator[Problem]:

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines import ledger, versioning
+from pipelines.alias_history import breaks, last_words, open_moves
 from pipelines.errors import StageError
 from pipelines.evidence import verify
 from pipelines.evidence.check import Check, Problem, checked, differing
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
-
-MOVES = {"alias_set", "promoted", "rolled_back", "alias_removed"}
 
 
 def entries_of(workspace: Workspace) -> list[Entry]:
@@ -51,36 +50,23 @@ def _committed_problems(workspace: Workspace, content: bytes) -> Iterator[Proble
     )
 
 
-def last_words(entries: Sequence[Entry]) -> dict[str, str]:
-    """alias -> version, as the finished moves leave it."""
-    words: dict[str, str | None] = {}
-    for entry in entries:
-        if entry.event in MOVES:
-            words[entry.data["alias"]] = entry.data["to"]
-    return {alias: version for alias, version in words.items() if version is not None}
+def check_aliases(entries: Sequence[Entry], aliases: Mapping[str, str], *, moving: bool) -> Iterator[Check]:
+    """Moves that went past the ledger, or were left half way; unknown while their owner lives (``moving``)."""
+    yield from checked("aliases", "the registry's aliases", _alias_problems(entries, aliases, moving=moving))
+    yield from checked("alias_history", "moves of aliases", _history_problems(entries))
 
 
-def check_aliases(entries: Sequence[Entry], aliases: Mapping[str, str], *, busy: bool) -> Iterator[Check]:
-    """Moves that went past the ledger; a move under way (``busy``: somebody holds the workspace) is unknown."""
-    yield from checked("aliases", "the registry's aliases", _alias_problems(entries, aliases, busy=busy))
+def _alias_problems(entries: Sequence[Entry], aliases: Mapping[str, str], *, moving: bool) -> Iterator[Problem]:
+    pending = {move.alias for move in open_moves(entries)}
+    for move in open_moves(entries):
+        words = f"version {move.after or 'none'} intended at line {move.decision or '?'} and not done"
+        yield Problem(object=f"alias {move.alias}", expected="a finished move", found=words, unknown=moving)
+    words_of = last_words(entries)
+    for alias in sorted((words_of.keys() | aliases.keys()) - pending):
+        yield from differing(f"alias {alias}", words_of.get(alias), aliases.get(alias))
 
 
-def _alias_problems(entries: Sequence[Entry], aliases: Mapping[str, str], *, busy: bool) -> Iterator[Problem]:
-    pending = open_intents(entries)
-    for alias, entry in sorted(pending.items()):
-        found = f"intended at line {entry.seq} and not done"
-        yield Problem(object=f"alias {alias}", expected="a finished move", found=found, unknown=busy)
-    words = last_words(entries)
-    for alias in sorted((words.keys() | aliases.keys()) - pending.keys()):
-        yield from differing(f"alias {alias}", words.get(alias), aliases.get(alias))
-
-
-def open_intents(entries: Sequence[Entry]) -> dict[str, Entry]:
-    pending: dict[str, Entry] = {}
-    for entry in entries:
-        alias = entry.data.get("alias")
-        if alias is not None and entry.event == "alias_intended":
-            pending[alias] = entry
-        elif alias is not None and entry.event in MOVES:
-            pending.pop(alias, None)
-    return pending
+def _history_problems(entries: Sequence[Entry]) -> Iterator[Problem]:
+    for entry, before in breaks(entries):
+        where = f"alias {entry.data['alias']}, ledger line {entry.seq}"
+        yield from differing(where, before or "no version before", entry.data["from"] or "no version before")

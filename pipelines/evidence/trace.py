@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versioning
+from pipelines.alias_history import last_words
 from pipelines.errors import WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.commit import Commit, history
-from pipelines.evidence.ledger_checks import entries_of, last_words
+from pipelines.evidence.ledger_checks import entries_of
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 

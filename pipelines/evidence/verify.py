@@ -98,19 +98,24 @@ def entry_findings(entry: dict[str, Any], number: int, prev: str) -> Iterator[st
 
 
 def intent_findings(entries: list[dict[str, Any]]) -> Iterator[str]:
-    """Every intended move of an alias was carried out; a killed one may be intended again."""
+    """Moves of an alias were carried out or abandoned as intended, each from where the one before ended."""
     pending: dict[str, dict[str, Any]] = {}
+    stands: dict[str, str | None] = {}
     for entry in entries:
-        alias = entry["data"].get("alias")
+        alias, event = entry["data"].get("alias"), entry["event"]
         intended = pending.get(alias)
-        if entry["event"] == "alias_intended":
+        if event == "alias_intended":
             if intended is not None and intended["data"] != entry["data"]:
                 yield f"ledger line {intended['seq']}: the move of {alias} was never finished"
             pending[alias] = entry
-        elif intended is not None and entry["event"] in MOVES:
+        elif intended is not None and event in (*MOVES, "alias_abandoned"):
             if entry["data"] != intended["data"]:
                 yield f"ledger line {entry['seq']}: {alias} did not move as intended"
             del pending[alias]
+        if event in MOVES:
+            if entry["data"]["from"] != stands.get(alias):
+                yield f"ledger line {entry['seq']}: {alias} moved from {entry['data']['from']}, not {stands.get(alias)}"
+            stands[alias] = entry["data"]["to"]
     for alias, intended in pending.items():
         yield f"ledger line {intended['seq']}: the move of {alias} is unfinished"
 

@@ -12,6 +12,7 @@ from pipelines.ledger import Entry
 class Withdrawn:
     patients: frozenset[str]
     objects: frozenset[str]  # MD5 names of DVC objects that were purged
+    versions: frozenset[str]  # of the model, that saw one of the patients in any split
 
 
 def of(entries: Iterable[Entry]) -> Withdrawn:
@@ -19,4 +20,5 @@ def of(entries: Iterable[Entry]) -> Withdrawn:
     return Withdrawn(
         patients=frozenset(entry.subject for entry in events),
         objects=frozenset(name for entry in events for name in entry.data.get("purged", [])),
+        versions=frozenset(number for entry in events for number in entry.data.get("versions", [])),
     )

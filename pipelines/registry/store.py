@@ -314,12 +314,12 @@ class Registry:
         return None if number is None else self.version(number)
 
     def set_alias(self, alias: str, version: str) -> None:
-        self._require_promoter()
+        self.require_promoter()
         self.client.set_registered_model_alias(self.name, alias, version)
 
     def delete_alias(self, alias: str) -> None:
         """Nothing happens where it is not set."""
-        self._require_promoter()
+        self.require_promoter()
         if alias in self._aliases():
             self.client.delete_registered_model_alias(self.name, alias)
 
@@ -393,10 +393,11 @@ class Registry:
             return {}
         return {alias: str(number) for alias, number in self.client.get_registered_model(self.name).aliases.items()}
 
-    def _require_promoter(self) -> None:
+    def require_promoter(self) -> None:
         """Aliases have no compare-and-set and no history: one workspace moves them, its ledger says when."""
-        promoter = self.client.get_registered_model(self.name).tags.get(PROMOTER)
-        if promoter != versioning.clone_id(self.workspace):
+        models = self.client.search_registered_models(f"name = '{self.name}'")
+        promoter = self.client.get_registered_model(self.name).tags.get(PROMOTER) if models else None
+        if models and promoter != versioning.clone_id(self.workspace):
             raise StageError(
                 "not_promoting",
                 f"Aliases of {self.name} are moved by another workspace ({str(promoter)[:8]}).",
