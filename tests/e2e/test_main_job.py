@@ -96,6 +96,14 @@ def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, p
     assert (len(changed["videos"]["added"]), len(changed["patients"]["added"]), changed["params"]) == (3, 3, [])
     assert changed["metrics"]
     assert line.json("audit", "--all")["verdict"] == "pass"
+    person = ("--by", "A Reviewer", "--reason", "seen its page")
+    approved = line.json("approve", "@challenger", *person)
+    assert (approved["status"], approved["version"], approved["before"]) == ("approved", "2", "1")
+    back = line.json("rollback", *person)
+    assert (back["status"], back["version"], back["before"]) == ("rolled_back", "1", "2")
+    moves = line.json("history")
+    assert moves["aliases"] == {"champion": "1"}
+    assert line.json("audit", "--all")["verdict"] == "pass"
 
 
 def test_predictions_are_those_of_mlflow_in_an_empty_folder(built: Line, tmp_path: Path) -> None:

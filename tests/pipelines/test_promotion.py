@@ -130,7 +130,7 @@ def test_evidence_beside_another_champion_is_refused_and_the_loser_told(workspac
 def test_evidence_under_another_policy_or_too_old_is_refused(workspace: Workspace) -> None:
     set_policy(workspace, max_loss=0.5)
     assert refusal(workspace) == "policy_changed"
-    set_policy(workspace, max_loss=0.02)
+    set_policy(workspace, max_loss=0.05)
     assert promotion.approve(workspace, "2", **WHO).status == "approved"
     set_policy(workspace, max_evidence_days=1e-9)
     promotions.judge(workspace, "3")
