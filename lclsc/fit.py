@@ -43,9 +43,12 @@ def fit(
         model.train()
         sums: dict[str, float] = {}
         for position, batch in enumerate(loader):
+            shard = _on_device_of(model, batch)
+            if epoch == position == 0:
+                model.centre_(shard.image_B1SS, shard.fov_B1SS)
             result = train_step(
                 model,
-                [_on_device_of(model, batch)],
+                [shard],
                 settings or ObjectiveSettings(),
                 step=epoch * len(loader) + position,
                 total_steps=total_steps,

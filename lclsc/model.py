@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, one_hot, relu
+from torch.nn.functional import adaptive_avg_pool2d, normalize, one_hot, relu
 
 from lclsc.centred_conv import CentredConv2d
 from lclsc.encoders import Encoder
@@ -56,8 +56,12 @@ class DenseHead(nn.Module):
         self.project = CentredConv2d(channels, embedding_dim, 1, bias=False)
 
     def forward(self, features_BChw: Tensor) -> Tensor:
-        dense_BDhw: Tensor = self.project(relu(self.norm(self.mix(features_BChw))))
+        dense_BDhw: Tensor = self.project(self.rectified(features_BChw))
         return dense_BDhw
+
+    def rectified(self, features_BChw: Tensor) -> Tensor:
+        """What is projected: (B,C,h,w), at least 0."""
+        return relu(self.norm(self.mix(features_BChw)))
 
 
 class LCLSC(nn.Module):
@@ -90,6 +94,21 @@ class LCLSC(nn.Module):
         with torch.autocast(device, enabled=False):
             dense_BDhw = self.head(features_BChw.to(image_B1SS.dtype))
             return pool(dense_BDhw, cells_inside(fov_B1SS, dense_BDhw.shape[-2:]))
+
+    @torch.no_grad()
+    def centre_(self, image_B1SS: Tensor, fov_B1SS: Tensor) -> None:
+        """Turn the projection away from what these images share, before the first step.
+
+        The rectified features of all images have a large mean, so untrained embeddings point one way and label
+        contrast starts beside its bad fixed point. Afterwards the mean embedding of these images is about zero.
+        A start from data, as in arXiv 1511.06856 and 1602.07868; the network computes the same functions as before.
+        """
+        features_BChw = self.encoder(standardise(image_B1SS, fov_B1SS))
+        inside_Bhw = cells_inside(fov_B1SS, features_BChw.shape[-2:])
+        shared_C = pool(self.head.rectified(features_BChw), inside_Bhw).pooled_BD.mean(0)
+        direction_C = normalize(shared_C - shared_C.mean(), dim=0)  # the filters are blind to the mean over channels
+        weight_DC = self.head.project.weight[:, :, 0, 0]
+        weight_DC -= torch.outer(weight_DC @ direction_C, direction_C)
 
     def forward(self, image_B1SS: Tensor, fov_B1SS: Tensor) -> Scores:
         """Scores and class maps for inference (global embedding inference, GEI)."""

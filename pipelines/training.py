@@ -26,6 +26,8 @@ from pipelines.errors import StageError
 from pipelines.inference import BATCH, as_tensor, build_model
 from pipelines.params import TrainParams
 
+CENTRED_STEPS = 4  # batches whose mean embedding is turned to zero before the first step
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
@@ -104,12 +106,13 @@ class Trainer:
         self.train, self.validation, self.device = train, validation, device
         self.world = lclsc.World.current()
         self.model = build_model(job.card, bfloat16=job.params.precision == "bfloat16").to(device)
+        self.epoch = 0
+        self.centre()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, job.params.weight_decay), lr=job.params.learning_rate, foreach=False
         )
         self.objective = objective(job.params)
         self.views = lclsc.ViewSettings(**job.params.views.model_dump())
-        self.epoch = 0
         self.position = 0  # steps taken of the epoch under way
         self.loss_sums: dict[str, float] = {}  # over those steps
         self.history: list[dict[str, float]] = []
@@ -139,6 +142,11 @@ class Trainer:
                 if self.position == self.steps_per_epoch:
                     self._end_epoch()
                 yield
+
+    def centre(self) -> None:
+        """Start the embeddings around zero; every rank looks at the same images, those of the first steps."""
+        first = self._batch(self._order()[:CENTRED_STEPS].ravel())
+        self.model.centre_(first.image_B1SS, first.fov_B1SS)
 
     def checkpoint_is_due(self) -> bool:
         """At the end, and when the clock of the first rank says so: all ranks answer alike."""

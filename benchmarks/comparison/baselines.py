@@ -90,6 +90,7 @@ class Baseline(Trainer):
             classes=len(job.card["classes"]),
             embedding_dim=job.card["embedding_dim"],
         ).to(device)
+        self.centre()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, job.params.weight_decay), lr=job.params.learning_rate, foreach=False
         )
@@ -219,7 +220,7 @@ OURS = "LCL-SC"
 METHODS = (
     Method(name="cross-entropy + CAM", trainer=CrossEntropy),
     Method(name="cosine cross-entropy", trainer=CosineCrossEntropy),
-    Method(name="SupCon + linear probe", trainer=SupConProbe, changes={"saliency_weight": 0.0}),
+    Method(name="SupCon + linear probe", trainer=SupConProbe, changes={"saliency_weight": 0.0, "global_keys": False}),
     Method(name="ProxyAnchor", trainer=ProxyAnchor),
     Method(name="LCL", trainer=Trainer, changes={"saliency_weight": 0.0}),
     Method(name="LCL + SC without TK-MMP", trainer=Trainer, changes={"contrast_weight": 0.0}),

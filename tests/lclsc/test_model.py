@@ -85,3 +85,16 @@ def test_the_encoder_alone_runs_in_bfloat16():
     exact = model.embed(*images())
     assert (torch.cosine_similarity(embedded.z_BD, exact.z_BD) > 0.99).all()
     assert not torch.equal(embedded.z_BD, exact.z_BD)
+
+
+@torch.no_grad()
+def test_a_centred_start_has_its_mean_embedding_at_zero_and_stays_a_decomposition():
+    torch.manual_seed(1)
+    model = LCLSC(build_encoder("compact"), classes=3, embedding_dim=16).eval()
+    image, fov = images(batch=8)
+    before = model.embed(image, fov).pooled_BD
+    model.centre_(image, fov)
+    after = model.embed(image, fov).pooled_BD
+    assert before.mean(0).norm() > 0.3 * before.norm(dim=1).mean()
+    assert after.mean(0).norm() < 1e-3 * before.norm(dim=1).mean()
+    assert after.norm(dim=1).min() > 0

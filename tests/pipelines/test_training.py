@@ -129,7 +129,7 @@ def test_recomputed_embeddings_are_the_mean_directions_of_the_training_frames(tm
 @pytest.mark.parametrize(
     "change",
     [
-        {"global_keys": True},
+        {"global_keys": False},
         {"class_balanced": True},
         {"embeddings": "recomputed"},
         {"consistency": "cosine", "saliency_weight": 9.0},
