@@ -49,6 +49,7 @@ async def _run(
     try:
         await beginning
         following = asyncio.create_task(rotation.follow())
+        door.listen()  # who reads the address may call at once: callers wait in the queue until uvicorn accepts
         announce(f"http://{_shown(terms.host)}:{door.getsockname()[1]}")
         await server.serve(sockets=[door])
         following.cancel()
