@@ -94,6 +94,16 @@ RUN_ELSEWHERE = {
         f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded"
     ),
     "lclsc retrain --workspace demo": f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded",
+    "lclsc promote 2 --workspace clinic": (
+        f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded"
+    ),
+    'lclsc approve @challenger --by "A Reviewer" --reason "seen its page" --workspace clinic': (
+        f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded"
+    ),
+    'lclsc rollback --reason "misses meningioma" --workspace clinic': (
+        f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded"
+    ),
+    "lclsc history --workspace clinic": (f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded"),
     "lclsc audit @champion --workspace clinic": f"{AUDIT}::test_what_was_built_passes_and_nothing_is_written",
     "lclsc trace model @champion --workspace clinic": f"{AUDIT}::test_a_model_is_traced_to_its_patients_and_back",
     "lclsc diff 1 2 --workspace clinic": f"{MAIN_JOB}::test_new_patients_make_a_challenger_and_only_they_are_decoded",

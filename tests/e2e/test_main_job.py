@@ -96,6 +96,8 @@ def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, p
     assert (len(changed["videos"]["added"]), len(changed["patients"]["added"]), changed["params"]) == (3, 3, [])
     assert changed["metrics"]
     assert line.json("audit", "--all")["verdict"] == "pass"
+    judged = line.json("promote", "2")
+    assert (judged["version"], judged["aliases"]) == ("2", ["challenger"])
     person = ("--by", "A Reviewer", "--reason", "seen its page")
     approved = line.json("approve", "@challenger", *person)
     assert (approved["status"], approved["version"], approved["before"]) == ("approved", "2", "1")
