@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def require() -> Callable[[str], str]:
 def _own_key_file(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the key that a person keeps in their configuration folder."""
     monkeypatch.setenv("LCLSC_KEY_FILE", str(tmp_path_factory.mktemp("keys") / "patients.key"))
+
+
+@pytest.fixture(autouse=True)
+def _own_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow leaves a loaded package's code in front of the import path, where a later child process would find it."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
 @pytest.fixture(scope="session")
