@@ -21,30 +21,12 @@ from pathlib import Path
 import yaml
 
 from harness import InProcess, Options, Report, at_least, at_most, contest, figure, interpreter, read_options, run_race
+from micro import MICRO
 from peers.serve import Numbers
 
 HERE = Path(__file__).resolve().parent
 LCLSC = Path(sys.executable).with_name("lclsc")
 HOUR = 3600.0
-MICRO = {
-    "train": {"epochs": 2, "batch_images": 16},
-    "split": {"validation": 0.2, "test": 0.2},
-    "evaluate": {"corruption_frames": 3, "faithfulness_frames": 3},
-    "promote": {
-        "first_macro_f1": 0.0,
-        "min_macro_f1": 0.0,
-        "min_patients": 3,
-        "max_loss": 1.0,
-        "max_ece": None,
-        "subgroups": {
-            "min_class_f1": None,
-            "min_site_macro_f1": None,
-            "min_domain_macro_f1": None,
-            "max_loss": None,
-            "min_patients": 1,
-        },
-    },
-}
 
 
 def main() -> None:

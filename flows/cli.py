@@ -314,11 +314,7 @@ def _print_retrain(report: dict[str, Any]) -> None:
     _print_figures(report)
     aliases = ", ".join(report["aliases"]) or "none"
     console.out.print(f"version [bold]{report['version']}[/]: {report['status']}, aliases: [bold]{aliases}[/]")
-    for clause in report.get("gate", {}).get("clauses", []):
-        mark = {"passed": "[green]passed[/]", "refused": "[red]refused[/]"}.get(
-            clause["verdict"], "[yellow]undecided[/]"
-        )
-        console.out.print(f"  {mark} {clause['name']}: {clause['note']}")
+    console.print_clauses(report.get("gate", {}).get("clauses", []))
 
 
 def _print_pages(folder: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from pipelines.errors import LclscError
 
 out = Console()
 err = Console(stderr=True)
+VERDICT_COLOURS = {"passed": "green", "refused": "red", "undecided": "yellow"}
 
 
 def print_json(value: Any) -> None:
@@ -64,6 +65,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     for row in rows:
         result.add_row(*row)
     return result
+
+
+def print_clauses(clauses: Iterable[Mapping[str, Any]]) -> None:
+    """A line for every clause of the gate."""
+    for clause in clauses:
+        verdict = clause["verdict"]
+        out.print(f"  [{VERDICT_COLOURS[verdict]}]{verdict}[/] {clause['name']}: {clause['note']}")
 
 
 def figure(value: float | None, interval: Sequence[float] | None = None) -> str:

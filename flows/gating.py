@@ -10,8 +10,6 @@ from flows import console
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines.errors import WrongUseError
 
-COLOURS = {"passed": "green", "refused": "red", "undecided": "yellow"}
-
 
 def promote(
     version: Annotated[str, typer.Argument(help="A version's number.")],
@@ -38,9 +36,7 @@ def promote(
     if json:
         console.print_json(found)
     else:
-        for clause in found["clauses"]:
-            verdict = clause["verdict"]
-            console.out.print(f"  [{COLOURS[verdict]}]{verdict}[/] {clause['name']}: {clause['note']}")
+        console.print_clauses(found["clauses"])
         looks = found["looks"]
         warning = " [yellow]New test patients are due.[/]" if looks["warning"] else ""
         console.out.print(f"{looks['count']} versions were judged on these test videos.{warning}")

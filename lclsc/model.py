@@ -101,7 +101,7 @@ class LCLSC(nn.Module):
 
         The rectified features of all images have a large mean, so untrained embeddings point one way and label
         contrast starts beside its bad fixed point. Afterwards the mean embedding of these images is about zero.
-        A start from data, as in arXiv 1511.06856 and 1602.07868; the network computes the same functions as before.
+        A start from data, as in arXiv 1511.06856 and 1602.07868; what the network can learn stays the same.
         """
         features_BChw = self.encoder(standardise(image_B1SS, fov_B1SS))
         inside_Bhw = cells_inside(fov_B1SS, features_BChw.shape[-2:])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines import identity, manifest
 from pipelines.incoming import IncomingVideo, RowError
+from pipelines.ledger import now
 from pipelines.manifest import Provenance, Video
 from pipelines.workspace import Workspace
 
@@ -106,10 +106,10 @@ class Book:
             return
         if recorded.patient_id != described.patient_id:
             raise _refused(row, "patient_id", "", "patient_differs", "this video is recorded for another patient")
-        for column, (before, now) in self.differences(described, video_id).items():
+        for column, (before, after) in self.differences(described, video_id).items():
             if not update:
                 message = f"this video is recorded as {before!r}; `lclsc intake SRC --update` corrects the record"
-                raise _refused(row, column, now, f"{column}_differs", message)
+                raise _refused(row, column, after, f"{column}_differs", message)
 
     def _require_new_path(self, row: int, described: Described, video_id: str) -> None:
         for batch, other in self._seen_at(described):
@@ -177,7 +177,3 @@ class Book:
 
 def _refused(row: int, column: str, value: str, code: str, message: str) -> Refused:
     return Refused(RowError(row=row, column=column, value=value, code=code, message=message))
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,11 +10,12 @@ from typing import Any
 
 from pipelines import identity, incoming, quarantine, video
 from pipelines import params as parameters
-from pipelines.book import Book, Described, now
+from pipelines.book import Book, Described
 from pipelines.clip_checks import Panel
 from pipelines.errors import VideoError
 from pipelines.files import TEMPORARY_PREFIX, digest, remove
 from pipelines.incoming import IncomingVideo, NamedAside, RowError
+from pipelines.ledger import now
 from pipelines.sources import Source
 from pipelines.workspace import Workspace, private_folder
 

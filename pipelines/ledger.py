@@ -54,7 +54,7 @@ def append(
         entry = Entry(
             seq=_seq(last) + 1,
             prev=sha256_bytes(last) if last else FIRST_PREV,
-            at=at or _now(),
+            at=at or now(),
             actor=actor,
             event=event,
             subject=subject,
@@ -207,5 +207,6 @@ def _torn(content: bytes) -> bool:
     return bool(content) and not content.endswith(b"\n")
 
 
-def _now() -> str:
+def now() -> str:
+    """UTC, to the second, as every line and record writes it."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -6,6 +6,7 @@ the file in git says everything that shaped a model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.errors import ParameterError
+from pipelines.files import digest
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -21,6 +23,14 @@ Count = Annotated[int, Field(ge=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def flat(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as ``section.key``."""
+    found: dict[str, Any] = {}
+    for name, value in sections.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 class IntakeParams(Section):
@@ -248,6 +258,11 @@ class PromoteParams(Section):
     max_looks: Count
     """Versions judged on one set of test videos, above which the page warns: each look wears the set out."""
     envelope: EnvelopeParams
+
+    @property
+    def sha256(self) -> str:
+        """Names the rules of a verdict."""
+        return digest(self.model_dump(mode="json"))
 
 
 class CardParams(Section):

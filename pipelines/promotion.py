@@ -20,7 +20,7 @@ from pipelines import alias_history, alias_moves, ledger, params, registry, vers
 from pipelines.alias_history import Move
 from pipelines.errors import OutsideSystemError, PromotionError, WrongUseError
 from pipelines.evidence import withdrawals
-from pipelines.files import digest, sha256_bytes, sha256_file, write_json
+from pipelines.files import sha256_bytes, sha256_file, write_json
 from pipelines.ledger import Entry
 from pipelines.params import PromoteParams
 from pipelines.registry import Registry, Version
@@ -74,11 +74,6 @@ def note_evidence(
         return ledger.append(workspace, actor=actor, event="gated", subject=f"version {version.version}", data=data)
 
 
-def policy_sha256(policy: PromoteParams) -> str:
-    """Names the rules of a verdict."""
-    return digest(policy.model_dump(mode="json"))
-
-
 def propose(
     workspace: Workspace,
     store: Registry,
@@ -108,8 +103,9 @@ def propose(
         if champion != version and wins:
             reason = "promote.approval: auto" if policy.approval == "auto" else "the first to pass the gate"
             data = {"by": "policy", "reason": reason, "evidence": _cited(evidence)}
-            moves = [Move(alias="champion", before=champion, after=version, decision=None), *leave]
-            alias_moves.decide(workspace, store, moves, actor=actor, event="approved", data=data)
+            alias_moves.decide(
+                workspace, store, _to_champion(aliases, version), actor=actor, event="approved", data=data
+            )
             return
         if champion != version and verdict != "refused":
             to_challenger = Move(alias="challenger", before=challenger, after=version, decision=evidence.seq)
@@ -145,10 +141,7 @@ def approve(workspace: Workspace, version: str, *, by: str, reason: str, evidenc
             _refuse_outdated(found.version, word, policy, champion)
             _refuse_person(entries, found.version, policy, person)
             _refuse_version(entries, found, aliases)
-            moves = [
-                Move(alias="champion", before=champion, after=found.version, decision=None),
-                *_leave_challenger(aliases, found.version),
-            ]
+            moves = _to_champion(aliases, found.version)
             data = person | {"evidence": _cited(word)}
             decision = alias_moves.decide(workspace, store, moves, actor="approve", event="approved", data=data)
     return Outcome(
@@ -171,10 +164,7 @@ def rollback(workspace: Workspace, *, reason: str, to: str | None = None, by: st
         champion = aliases.get("champion")
         entries = ledger.read(workspace.ledger)
         target = _former_champion(store, entries, champion, to)
-        moves = [
-            Move(alias="champion", before=champion, after=target, decision=None),
-            *_leave_challenger(aliases, target),
-        ]
+        moves = _to_champion(aliases, target)
         decision = alias_moves.decide(workspace, store, moves, actor="rollback", event="rollback_ordered", data=person)
     word = alias_history.verdict_on(entries, target)
     return Outcome(
@@ -238,7 +228,7 @@ def _refuse_outdated(version: str, word: Entry, policy: PromoteParams, champion:
         raise PromotionError("gate_refused", cause, "Its page says which clause; no reason can make up for it.")
     if word.data["champion"] != champion:
         raise _champion_moved(version, word.data["champion"], champion)
-    if word.data["policy_sha256"] != policy_sha256(policy):
+    if word.data["policy_sha256"] != policy.sha256:
         cause = f"params.yaml: promote changed since the gate judged version {version}."
         raise PromotionError("policy_changed", cause, again)
     judged = datetime.datetime.strptime(word.at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
@@ -325,6 +315,13 @@ def _champion_moved(version: str, judged_beside: str | None, champion: str | Non
         f"Run `lclsc promote {version}` to have it judged beside the new one.",
         transient=True,
     )
+
+
+def _to_champion(aliases: Mapping[str, str], version: str) -> list[Move]:
+    return [
+        Move(alias="champion", before=aliases.get("champion"), after=version, decision=None),
+        *_leave_challenger(aliases, version),
+    ]
 
 
 def _leave_challenger(aliases: Mapping[str, str], version: str) -> list[Move]:

@@ -11,6 +11,15 @@ from pipelines.workspace import Workspace
 
 REQUIREMENTS = ["mlflow==3.17.2", "numpy==2.4.6", "torch==2.13.0"]
 SIDE_PX = 32
+ENVIRONMENT: dict[str, Any] = {
+    "lock_sha256": "3" * 64,
+    "python": "3.11.9",
+    "platform": "Linux-x86_64",
+    "cpu": "AVX2",
+    "gpu": None,
+    "threads": 4,
+}
+"""Of a lineage record."""
 
 
 def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = ("glioma", "meningioma")) -> None:
@@ -64,14 +73,7 @@ def build_and_seal(workspace: Workspace, out: Path, **changes: Any) -> Path:
         "splits_sha256": "2" * 64,
         "video_ids": videos | {"test": ["d" * 64]},
         "params": {"train": {"seed": 0}},
-        "environment": {
-            "lock_sha256": "3" * 64,
-            "python": "3.11.9",
-            "platform": "Linux-x86_64",
-            "cpu": "AVX2",
-            "gpu": None,
-            "threads": 4,
-        },
+        "environment": ENVIRONMENT,
         "seeds": {"train": 0},
         "logical_shards": 4,
         "restarts": 0,

@@ -25,6 +25,7 @@ from pipelines.evidence.ledger_checks import check_aliases, check_ledger, entrie
 from pipelines.evidence.object_checks import Sample, check_objects
 from pipelines.evidence.pixel_checks import check_pixels
 from pipelines.evidence.version_checks import check_version, check_withdrawn, videos_of
+from pipelines.evidence.withdrawals import Withdrawn
 from pipelines.ledger import Entry
 from pipelines.registry import Registry, Version
 from pipelines.workspace import Workspace
@@ -148,10 +149,15 @@ def _unnoted(store: Registry, entries: list[Entry]) -> Iterator[Problem]:
 def _target_checks(
     store: Registry | None, target: Target, entries: list[Entry], sample: Sample, advance: Callable[[int], None]
 ) -> Iterator[Check]:
-    commit, version = target.commit, target.version
     withdrawn = withdrawals.of(entries)
-    objects = check_objects(commit, sample=sample, gone=withdrawn.objects, advance=advance)
+    objects = check_objects(target.commit, sample=sample, gone=withdrawn.objects, advance=advance)
     yield from guarded("objects", target.name, objects)
+    yield from check_target(store, target, entries, withdrawn)
+
+
+def check_target(store: Registry | None, target: Target, entries: list[Entry], withdrawn: Withdrawn) -> Iterator[Check]:
+    """All of a target but its objects, whose bytes take the time."""
+    commit, version = target.commit, target.version
     yield from guarded("data", target.name, check_data(commit, withdrawn=withdrawn.patients))
     videos = commit.patients
     if store and version:

@@ -57,8 +57,9 @@ def check_aliases(entries: Sequence[Entry], aliases: Mapping[str, str], *, movin
 
 
 def _alias_problems(entries: Sequence[Entry], aliases: Mapping[str, str], *, moving: bool) -> Iterator[Problem]:
-    pending = {move.alias for move in open_moves(entries)}
-    for move in open_moves(entries):
+    waiting = open_moves(entries)
+    pending = {move.alias for move in waiting}
+    for move in waiting:
         words = f"version {move.after or 'none'} intended at line {move.decision or '?'} and not done"
         yield Problem(object=f"alias {move.alias}", expected="a finished move", found=words, unknown=moving)
     words_of = last_words(entries)

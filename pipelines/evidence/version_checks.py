@@ -20,6 +20,7 @@ from pipelines.evidence.commit import Commit
 from pipelines.files import md5_bytes, sha256_bytes
 from pipelines.ledger import Entry
 from pipelines.package import SOURCE_TAR, training_videos
+from pipelines.params import flat
 from pipelines.registry import COMPLETE, Registry, Version
 
 WEIGHTS = "artifacts/model/model.safetensors"
@@ -166,17 +167,10 @@ def _param_problems(store: Registry, version: Version, record: dict[str, Any], c
         if values != document.get(section):
             found = _first_difference(values, document.get(section))
             yield Problem(object=f"params.yaml: {section}", expected="as recorded", found=found)
-    flat = dict(_flat({section: document.get(section, {}) for section in record["params"]}))
-    for name in sorted(flat.keys() | logged.keys()):
-        yield from differing(f"parameter {name} of run {version.run_id}", flat.get(name), logged.get(name))
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)
+    committed = flat({section: document.get(section, {}) for section in record["params"]})
+    expected = {name: str(value) for name, value in committed.items()}
+    for name in sorted(expected.keys() | logged.keys()):
+        yield from differing(f"parameter {name} of run {version.run_id}", expected.get(name), logged.get(name))
 
 
 def _metric_problems(version: Version, record: dict[str, Any], commit: Commit) -> Iterator[Problem]:

@@ -6,11 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pipelines import metrics
-from pipelines.files import digest
 from pipelines.gate import envelope, frames, measured, quality, subgroups
 from pipelines.gate import evidence as proof
 from pipelines.gate.clause import Clause, Verdict, worst
@@ -25,6 +22,7 @@ class GateResult:
     verdict: Verdict
     clauses: list[Clause]
     policy: dict[str, Any]
+    policy_sha256: str
     challenger: str
     champion: str | None
     subgroups: list[Subgroup] = field(default_factory=list)
@@ -37,8 +35,7 @@ class GateResult:
 
     def as_json(self) -> dict[str, Any]:
         """gate.json; ``policy_sha256`` says under which rules the verdict was reached."""
-        counted = {"policy_sha256": digest(self.policy), "missing_patients": self.missing_patients}
-        return {"schema": "gate/1", **asdict(self), **counted}
+        return {"schema": "gate/1", **asdict(self), "missing_patients": self.missing_patients}
 
 
 def decide(
@@ -67,9 +64,13 @@ def figures(one: Contestant, test: pd.DataFrame, policy: PromoteParams) -> dict[
     """What a reader compares side by side, over the frames that this model judges: ``metrics`` and ``intervals``."""
     mine = frames.labelled(one, test)
     return {
-        "metrics": {"macro_f1": frames.macro_f1(mine), "balanced_accuracy": _recall(mine), "ece": frames.ece(mine)},
+        "metrics": {
+            "macro_f1": frames.macro_f1(mine),
+            "balanced_accuracy": frames.balanced_accuracy(mine),
+            "ece": frames.ece(mine),
+        },
         "intervals": {"macro_f1": quality.f1_interval(policy, mine)},
-        "reliability": _reliability(mine),
+        "reliability": frames.reliability(mine),
     }
 
 
@@ -102,21 +103,8 @@ def _result(
         verdict=worst(clauses),
         clauses=clauses,
         policy=policy.model_dump(mode="json"),
+        policy_sha256=policy.sha256,
         challenger=challenger,
         champion=champion,
         subgroups=list(groups),
     )
-
-
-def _recall(mine: pd.DataFrame) -> float | None:
-    if mine.empty:
-        return None
-    names = sorted(set(mine.label) | set(mine.predicted))
-    return float(metrics.balanced_accuracy(metrics.confusion(list(mine.label), list(mine.predicted), names)))
-
-
-def _reliability(mine: pd.DataFrame) -> list[dict[str, Any]]:
-    if mine.empty:
-        return []
-    confidence = np.array([max(row.values()) for row in mine.probabilities], dtype=float)
-    return metrics.reliability((mine.label == mine.predicted).to_numpy(), confidence)

@@ -7,19 +7,20 @@ Its floors on performance are the gate's other clauses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from pipelines.gate.clause import Clause, nothing_found
 from pipelines.gate.contestant import Contestant
 from pipelines.manifest import Video
-from pipelines.params import EnvelopeParams
+from pipelines.params import EnvelopeParams, flat
 
 
 def clause(
     envelope: EnvelopeParams, challenger: Contestant, champion: Contestant | None, videos: Mapping[str, Video]
 ) -> Clause:
-    problems = [*_source_problems(envelope, challenger, videos)]
+    problems = list(_source_problems(envelope, challenger, videos))
     mine = flat(challenger.params)
     problems += _range_problems(envelope, mine)
     changed = []
@@ -29,19 +30,11 @@ def clause(
         problems += _frozen_problems(envelope, theirs, mine, changed)
     against = f" {len(changed)} parameters changed: {', '.join(changed)}." if changed else ""
     found = nothing_found("envelope", problems, f"Inside.{against or ' No parameter changed.'}")
-    return found if not problems else _outside(found)
+    return replace(found, note=f"Outside: {found.note}") if problems else found
 
 
 def is_set(envelope: EnvelopeParams) -> bool:
     return bool(envelope.sites or envelope.domains or envelope.frozen or envelope.ranges)
-
-
-def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as ``section.key``."""
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def _source_problems(envelope: EnvelopeParams, one: Contestant, videos: Mapping[str, Video]) -> Iterator[str]:
@@ -66,9 +59,3 @@ def _frozen_problems(
         frozen = any(fnmatchcase(name, pattern) for pattern in envelope.frozen)
         if frozen and name not in envelope.ranges:
             yield f"{name} is frozen and went from {theirs.get(name)} to {mine.get(name)}"
-
-
-def _outside(found: Clause) -> Clause:
-    return Clause(
-        name=found.name, verdict="refused", value=found.value, bound=found.bound, note=f"Outside: {found.note}"
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,15 +44,13 @@ def labelled(one: Contestant, test: pd.DataFrame) -> pd.DataFrame:
     return one.scores.merge(test[OF_VIDEO], on="video_id", validate="many_to_one")
 
 
-def shared(
-    challenger: Contestant, champion: Contestant, test: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Frames of the classes both know and of the videos both can judge: challenger's, champion's; those classes."""
-    classes = sorted(set(challenger.classes) & set(champion.classes))
+def shared(challenger: Contestant, champion: Contestant, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Frames of the classes both know and of the videos both can judge: challenger's, champion's."""
+    classes = set(challenger.classes) & set(champion.classes)
     mine, theirs = labelled(challenger, test), labelled(champion, test)
     common = set(mine.video_id) & set(theirs.video_id)
     mine, theirs = (one[one.label.isin(classes) & one.video_id.isin(common)] for one in (mine, theirs))
-    return mine, theirs, classes
+    return mine, theirs
 
 
 def count(*models: pd.DataFrame) -> Counts:
@@ -70,8 +69,7 @@ def macro_f1(frames: pd.DataFrame) -> float | None:
     """Of frames with ``label`` and ``predicted``, whatever classes either names; None without frames."""
     if frames.empty:
         return None
-    names = sorted(set(frames.label) | set(frames.predicted))
-    value = float(metrics.macro_f1(metrics.confusion(list(frames.label), list(frames.predicted), names)))
+    value = float(metrics.macro_f1(_confusion(frames)[0]))
     return value if np.isfinite(value) else None
 
 
@@ -79,14 +77,34 @@ def class_f1(frames: pd.DataFrame, label: str) -> float | None:
     """F1 of one class over all frames; None where none has that label."""
     if not (frames.label == label).any():
         return None
-    names = sorted(set(frames.label) | set(frames.predicted))
-    matrix = metrics.confusion(list(frames.label), list(frames.predicted), names)
+    matrix, names = _confusion(frames)
     return float(metrics.f1_per_class(matrix)[names.index(label)])
+
+
+def balanced_accuracy(frames: pd.DataFrame) -> float | None:
+    """Of frames with ``label`` and ``predicted``; None without frames."""
+    return None if frames.empty else float(metrics.balanced_accuracy(_confusion(frames)[0]))
 
 
 def ece(frames: pd.DataFrame) -> float | None:
     """Calibration error of the winning probability; None without frames."""
     if frames.empty:
         return None
+    return metrics.calibration_error(*_winners(frames))
+
+
+def reliability(frames: pd.DataFrame) -> list[dict[str, Any]]:
+    """Bins of a reliability diagram of the winning probability; none without frames."""
+    return [] if frames.empty else metrics.reliability(*_winners(frames))
+
+
+def _confusion(frames: pd.DataFrame) -> tuple[NDArray[np.int64], list[str]]:
+    """The matrix and the names of its classes: all that are a label or a prediction."""
+    names = sorted(set(frames.label) | set(frames.predicted))
+    return metrics.confusion(list(frames.label), list(frames.predicted), names), names
+
+
+def _winners(frames: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Of each frame: was the class that won right, and its probability."""
     confidence = np.array([max(row.values()) for row in frames.probabilities], dtype=float)
-    return metrics.calibration_error((frames.label == frames.predicted).to_numpy(), confidence)
+    return (frames.label == frames.predicted).to_numpy(), confidence

@@ -20,11 +20,10 @@ import pyarrow.parquet as pq
 from pipelines import frames, ledger, manifest, versioning
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.evidence import withdrawals
+from pipelines.evidence.audit import Target, check_target
 from pipelines.evidence.check import Check, Problem, checked, differing, guarded
 from pipelines.evidence.commit import Commit
-from pipelines.evidence.data_checks import check_data
 from pipelines.evidence.ledger_checks import check_ledger, entries_of
-from pipelines.evidence.version_checks import check_version, check_withdrawn, videos_of
 from pipelines.files import md5_bytes
 from pipelines.gate import decision, looks, measured, serving_cost
 from pipelines.gate.contestant import Contestant, contestant
@@ -147,13 +146,10 @@ def _checks(
 ) -> Iterator[Check]:
     """The audit of one version, without hashing every object of its commit anew."""
     entries = entries_of(workspace)
-    withdrawn = withdrawals.of(entries)
     yield from check_ledger(workspace)
-    yield from guarded("data", _name(version), check_data(commit, withdrawn=withdrawn.patients))
-    with store.package(version) as package:
-        checks = guarded("version", _name(version), check_version(store, version, commit, package, entries))
-        yield from (check for check in checks if check.name not in NOT_YET)
-        yield from check_withdrawn(_name(version), videos_of(package, commit), withdrawn.patients)
+    target = Target(name=_name(version), commit=commit, version=version)
+    checks = check_target(store, target, entries, withdrawals.of(entries))
+    yield from (check for check in checks if check.name not in NOT_YET)
     copies = checked("metrics", _name(version), _edited(workspace, store, version, commit, evaluated))
     yield from guarded("metrics", _name(version), copies)
 

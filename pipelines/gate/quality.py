@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipelines import metrics
 from pipelines.gate import frames, statistics
-from pipelines.gate.clause import Clause, Verdict, at_least, at_most
+from pipelines.gate.clause import ROUNDING, Clause, Verdict, at_least, at_most
 from pipelines.gate.contestant import Contestant
 from pipelines.gate.frames import Counts
 from pipelines.gate.statistics import Estimate
@@ -32,7 +32,7 @@ def alone(policy: PromoteParams, mine: pd.DataFrame, *, first: bool) -> Iterator
 
 def beside(policy: PromoteParams, challenger: Contestant, champion: Contestant, test: pd.DataFrame) -> Clause:
     """Against the champion, re-scored on the same frames of the same unseen patients."""
-    mine, theirs, _ = frames.shared(challenger, champion, test)
+    mine, theirs = frames.shared(challenger, champion, test)
     name = "no_worse" if policy.comparison == "non-inferiority" else "better"
     if mine.empty:
         note = "The two models share no video that both can judge."
@@ -61,7 +61,7 @@ def _floor(policy: PromoteParams, mine: pd.DataFrame) -> Clause:
     """The lower bound reaches the floor; where only the value does, more patients may decide."""
     name, floor = "macro_f1", policy.min_macro_f1
     value = frames.macro_f1(mine)
-    if value is None or value < floor - statistics.ROUNDING:
+    if value is None or value < floor - ROUNDING:
         return at_least(name, "Macro-F1 on unseen patients", value, floor)
     counts = frames.count(mine)
     lonely = counts.lonely()
@@ -70,7 +70,7 @@ def _floor(policy: PromoteParams, mine: pd.DataFrame) -> Clause:
     found = _estimate_f1(counts)
     low = float(found.lower(policy.error_rate)) if not lonely else value
     missing = _missing(value - floor, value - low, counts.patients)
-    passed = low >= floor - statistics.ROUNDING or floor <= 0
+    passed = low >= floor - ROUNDING or floor <= 0
     note = f"Macro-F1 on unseen patients is {value:.3f} and with {_sure(policy)} above {low:.3f}; {floor:.3f} is asked"
     return _judged(name, passed=passed, value=value, bound=floor, note=note, interval=[low, 1.0], missing=missing)
 
@@ -81,9 +81,9 @@ def _no_worse(policy: PromoteParams, counts: Counts) -> Clause:
     lost = float(statistics.lost_macro_f1(counts.matrices_PTKK.sum(0)))
     lonely = counts.lonely()
     if lonely and margin < 1:
-        verdict_open = lost <= margin + statistics.ROUNDING
+        verdict_open = lost <= margin + ROUNDING
         return _lonely(name, lost, margin, lonely) if verdict_open else _lost_too_much(name, policy, counts, lost)
-    if lost > margin + statistics.ROUNDING:
+    if lost > margin + ROUNDING:
         return _lost_too_much(name, policy, counts, lost)
     if margin >= 1:
         note = f"{_side_by_side(counts)} A loss of any size is allowed."
@@ -91,7 +91,7 @@ def _no_worse(policy: PromoteParams, counts: Counts) -> Clause:
     interval = loss_interval(policy, counts)
     missing = _missing(margin - lost, interval[1] - lost, counts.patients)
     note = f"{_side_by_side(counts)} With {_sure(policy)} it loses less than {interval[1]:.3f}; {margin:.3f} is allowed"
-    passed = interval[1] <= margin + statistics.ROUNDING
+    passed = interval[1] <= margin + ROUNDING
     return _judged(name, passed=passed, value=lost, bound=margin, note=note, interval=interval, missing=missing)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipelines import metrics
+from pipelines.gate.clause import ROUNDING
 from pipelines.metrics import Float
 
 GUARD = 0.2
@@ -26,7 +27,6 @@ TAIL = 0.5
 ENUMERATED = 12
 """Patients up to whom all exchanges are counted; beyond them DRAWS are drawn."""
 DRAWS = 10_000
-ROUNDING = 1e-12
 Figure = Callable[[Float], Float]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -32,7 +31,7 @@ class Subgroup:
 def table(challenger: Contestant, champion: Contestant | None, test: pd.DataFrame) -> list[Subgroup]:
     """Every subgroup that the test videos, or the challenger's classes, have."""
     mine = frames.labelled(challenger, test)
-    pair = frames.shared(challenger, champion, test)[:2] if champion else None
+    pair = frames.shared(challenger, champion, test) if champion else None
     return [
         _subgroup(kind, name, mine, pair)
         for kind, column in KINDS.items()
@@ -51,10 +50,6 @@ def clauses(policy: PromoteParams, found: Sequence[Subgroup], *, compared: bool)
             yield _floor(policy, [group for group in found if group.kind == kind], kind, floor)
     if compared and policy.subgroups.max_loss is not None:
         yield _losses(policy, found, policy.subgroups.max_loss)
-
-
-def as_json(found: Sequence[Subgroup]) -> list[dict[str, Any]]:
-    return [asdict(group) for group in found]
 
 
 def _subgroup(kind: str, name: str, mine: pd.DataFrame, pair: tuple[pd.DataFrame, pd.DataFrame] | None) -> Subgroup:

@@ -21,6 +21,7 @@ from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import TEMPORARY_PREFIX, canonical_json, sha256_file
 from pipelines.ledger import exclusive
+from pipelines.params import flat
 from pipelines.registry import database
 from pipelines.registry.client import Client, process_address, translated
 from pipelines.workspace import Workspace
@@ -170,7 +171,7 @@ class Registry:
         from mlflow.entities import Param
 
         known = self.client.get_run(run_id).data.params
-        new = [Param(name, str(value)) for name, value in _flat(params) if name not in known]
+        new = [Param(name, str(value)) for name, value in flat(params).items() if name not in known]
         for batch in _batches(new, PARAMS_PER_BATCH):
             self.client.log_batch(run_id, params=batch)
 
@@ -396,7 +397,7 @@ class Registry:
     def require_promoter(self) -> None:
         """Aliases have no compare-and-set and no history: one workspace moves them, its ledger says when."""
         models = self.client.search_registered_models(f"name = '{self.name}'")
-        promoter = self.client.get_registered_model(self.name).tags.get(PROMOTER) if models else None
+        promoter = models[0].tags.get(PROMOTER) if models else None
         if models and promoter != versioning.clone_id(self.workspace):
             raise StageError(
                 "not_promoting",
@@ -463,14 +464,6 @@ def _require_record(record: Mapping[str, Any], version: Version) -> None:
             f"The package of version {version.version} carries another lineage than the registry names.",
             "Restore the artifact store from a backup; do not use this version.",
         )
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

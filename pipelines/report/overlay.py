@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipelines.inference import VideoPrediction
-from pipelines.report.paint import INK, MUTED, PAPER, blend, colours, fit, font, pixels, resized
+from pipelines.report.paint import INK, MUTED, PAPER, blend, colours, fit, font, grey, pixels, resized
 
 SIDE_PX = 400
 GAP_PX = 12
@@ -57,8 +57,7 @@ def picture(classes: Sequence[str], found: VideoPrediction, n: int, running: Run
     height = 2 * GAP_PX + SIDE_PX + HEAD_PX + ROW_PX * len(classes) + 2 * ROW_PX
     sheet = Image.new("RGB", (WIDTH_PX, height + height % 2), PAPER)
     fov_LL = resized(found.fov_NSS[n], SIDE_PX) > 0.5
-    grey_LL = resized(found.images_NSS[n], SIDE_PX, Image.Resampling.BICUBIC)
-    frame_LL3 = np.repeat(np.clip(grey_LL, 0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    frame_LL3 = grey(found.images_NSS[n], SIDE_PX)
     sheet.paste(pixels(frame_LL3, fov_LL), (GAP_PX, GAP_PX))
     # A frame that is not judged has no evidence to show.
     saliency_LL = resized(found.prediction.saliency_NSS[n], SIDE_PX) * float(found.keep_N[n])

@@ -30,6 +30,12 @@ def resized(
     return np.asarray(picture.resize((side_px, side_px), how), np.float32)
 
 
+def grey(image_SS: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """A frame as it is drawn, (L, L, 3)."""
+    grey_LL = np.clip(resized(image_SS, side_px, Image.Resampling.BICUBIC), 0, 255).round().astype(np.uint8)
+    return np.repeat(grey_LL[..., None], 3, axis=2)
+
+
 def blend(
     frame_LL3: NDArray[np.uint8], saliency_LL: NDArray[np.float32], fov_LL: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:

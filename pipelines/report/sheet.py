@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipelines.report.paint import INK, MUTED, OUTSIDE, PAPER, TEXT_PX, blend, colours, fit, font, pixels, resized
+from pipelines.report.paint import INK, MUTED, OUTSIDE, PAPER, TEXT_PX, blend, colours, fit, font, grey, pixels, resized
 
 SIDE_PX = 160
 BORDER_PX = 3
@@ -80,8 +80,7 @@ def tile_picture(tile: Tile) -> Image.Image:
     size = (SIDE_PX + 2 * BORDER_PX, 2 * SIDE_PX + 3 * BORDER_PX)
     picture = Image.new("RGB", size, STATE[tile.correct])
     fov_LL = resized(tile.fov_SS, SIDE_PX) > 0.5
-    grey_LL = np.clip(resized(tile.image_SS, SIDE_PX, Image.Resampling.BICUBIC), 0, 255).round().astype(np.uint8)
-    frame_LL3 = np.repeat(grey_LL[..., None], 3, axis=2)
+    frame_LL3 = grey(tile.image_SS, SIDE_PX)
     picture.paste(pixels(frame_LL3, fov_LL), (BORDER_PX, BORDER_PX))
     overlay_LL3 = blend(frame_LL3, resized(tile.saliency_SS, SIDE_PX), fov_LL)
     if tile.mask_SS is not None:

@@ -11,14 +11,13 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 
-from pipelines import prediction_log
+from pipelines import ledger, prediction_log
 from pipelines.errors import OutsideSystemError
 from pipelines.package import child
 from pipelines.serving.candidate import Candidate, require_sound_answer
@@ -78,7 +77,7 @@ class Backend:
         except BaseException:
             await self.end()
             raise
-        self.since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.since = ledger.now()
 
     async def send(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> httpx.Response:
         """The answer, its body still to be read."""

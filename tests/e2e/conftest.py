@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
-from e2e.line import LCLSC, PERMISSIVE, Line
-
-TINY = {"epochs": 2, "batch_images": 16}
-"""Enough to go through every step; nobody asks this model for good answers."""
+from e2e.line import Line, draw_batches, micro_workspace
 
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of five patients, and, in ``more``, one further patient a class."""
     folder = tmp_path_factory.mktemp("phantoms")
-    for name, options in (("first", []), ("more", ["--first-patient", "5", "--patients", "1"])):
-        command = [LCLSC, "synth", str(folder / name), "--preset", "micro", *options]
-        subprocess.run(command, check=True, capture_output=True)
+    draw_batches(folder)
     return folder
 
 
@@ -26,14 +20,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def taken_in(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Line:
     """A workspace after its first intake: copy it, do not change it."""
     folder = tmp_path_factory.mktemp("taken-in")
-    line = Line(folder / "workspace", folder / "keys" / "patients.key")
-    subprocess.run([LCLSC, "init", str(line.root), "--preset", "cpu"], env=line.environment, check=True)
-    line.set_params(
-        train=TINY,
-        split={"validation": 0.2, "test": 0.2},
-        evaluate={"corruption_frames": 3, "faithfulness_frames": 3},
-        promote=PERMISSIVE,
-    )
+    line = micro_workspace(folder / "workspace", folder / "keys" / "patients.key")
     report = line.json("intake", str(phantoms / "first"))
     assert (len(report["taken"]), report["errors"], report["quarantined"]) == (15, [], [])
     return line

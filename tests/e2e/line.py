@@ -13,21 +13,7 @@ from typing import Any
 
 import yaml
 
-PERMISSIVE: dict[str, Any] = {
-    "first_macro_f1": 0.0,
-    "min_macro_f1": 0.0,
-    "min_patients": 3,
-    "max_loss": 1.0,
-    "max_ece": None,
-    "subgroups": {
-        "min_class_f1": None,
-        "min_site_macro_f1": None,
-        "min_domain_macro_f1": None,
-        "max_loss": None,
-        "min_patients": 1,
-    },
-}
-"""A gate that lets a barely trained model through; its clauses on evidence stay."""
+from micro import MICRO
 
 LCLSC = str(Path(sys.executable).with_name("lclsc"))
 
@@ -83,3 +69,18 @@ class Line:
     def copy(self, root: Path) -> Line:
         shutil.copytree(self.root, root, symlinks=True)
         return Line(root, Path(self.environment["LCLSC_KEY_FILE"]))
+
+
+def micro_workspace(root: Path, key_file: Path) -> Line:
+    """A new workspace with the parameters of ``micro``; they are not committed."""
+    line = Line(root, key_file)
+    subprocess.run([LCLSC, "init", str(root), "--preset", "cpu"], env=line.environment, check=True)
+    line.set_params(**MICRO)
+    return line
+
+
+def draw_batches(folder: Path) -> None:
+    """``first``: three classes of five patients; ``more``: one further patient a class."""
+    for name, options in (("first", []), ("more", ["--first-patient", "5", "--patients", "1"])):
+        command = [LCLSC, "synth", str(folder / name), "--preset", "micro", *options]
+        subprocess.run(command, check=True, capture_output=True)

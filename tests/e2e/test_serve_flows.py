@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from e2e.conftest import TINY
 from e2e.line import Line
 from e2e.served import served, strangers
 
+from micro import MICRO
 from pipelines import locks
 from pipelines.workspace import Workspace
 
@@ -25,7 +25,7 @@ def test_a_batch_starts_a_retrain_on_this_machine_only_and_sigterm_leaves_nothin
     empty_workspace: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     line = Line(Path(shutil.copytree(empty_workspace, tmp_path / "w", symlinks=True)), tmp_path / "patients.key")
-    line.set_params(train=TINY)
+    line.set_params(train=MICRO["train"])
     line.tool("git", "commit", "--quiet", "--all", "--message", "tiny")
     shutil.copytree(phantoms / "first", tmp_path / "drop" / "march")
     with served(line, tmp_path / "drop") as service:

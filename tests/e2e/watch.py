@@ -6,14 +6,12 @@ Run    python -m e2e.watch            in tests/; from a fresh workspace, with re
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from e2e.conftest import TINY
-from e2e.line import LCLSC, PERMISSIVE, Line
+from e2e.line import Line, draw_batches, micro_workspace
 from e2e.served import Served, served, strangers
 
 WAIT_SECONDS = 1200.0
@@ -26,7 +24,7 @@ def main() -> None:
         with served(line, place / "drop") as service:
             say(f"serving, on port {service.port}; nothing is there yet")
             batch(place, service, "first", version="1")
-            batch(place, service, "second", version="2")
+            batch(place, service, "more", version="2")
             idle(service)
             idle_retrain(service)
             by_a_worker(service)
@@ -37,18 +35,9 @@ def main() -> None:
 
 
 def _fresh(place: Path) -> Line:
-    line = Line(place / "w", place / "patients.key")
-    subprocess.run([LCLSC, "init", str(line.root), "--preset", "cpu"], env=line.environment, check=True)
-    line.set_params(
-        train=TINY,
-        split={"validation": 0.2, "test": 0.2},
-        evaluate={"corruption_frames": 3, "faithfulness_frames": 3},
-        promote=PERMISSIVE,
-    )
+    line = micro_workspace(place / "w", place / "patients.key")
     line.tool("git", "commit", "--quiet", "--all", "--message", "A micro preset")
-    for name, options in (("first", []), ("second", ["--first-patient", "5", "--patients", "1"])):
-        command = [LCLSC, "synth", str(place / name), "--preset", "micro", *options]
-        subprocess.run(command, check=True, capture_output=True)
+    draw_batches(place)
     return line
 
 

@@ -86,7 +86,7 @@ def verdict_beside(policy: params.PromoteParams, version: str, champion: str | N
         "verdict": verdict,
         "clauses": [],
         "policy": policy.model_dump(),
-        "policy_sha256": promotion.policy_sha256(policy),
+        "policy_sha256": policy.sha256,
         "looks": {"test_sha256": digest(["a test video"])},
         "challenger": {"version": version, "metrics": {}},
         "champion": {"version": champion, "metrics": {}} if champion else None,

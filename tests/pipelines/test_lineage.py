@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import ENVIRONMENT
 
 from pipelines import lineage
 from pipelines.errors import StageError
@@ -23,14 +24,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "splits_sha256": HASH,
         "video_ids": {"train": ["b", "a"], "validation": ["c"], "test": ["d"]},
         "params": {"train": {"seed": 0, "learning_rate": 0.002}},
-        "environment": {
-            "lock_sha256": HASH,
-            "python": "3.11.9",
-            "platform": "Linux-x86_64",
-            "cpu": "AVX2",
-            "gpu": None,
-            "threads": 4,
-        },
+        "environment": ENVIRONMENT,
         "seeds": {"train": 0},
         "logical_shards": 4,
         "restarts": 0,
