@@ -15,6 +15,8 @@ from pipelines.ledger import Entry
 
 INTENDED = "alias_intended"
 ABANDONED = "alias_abandoned"
+PUT_BACK = "alias_put_back"
+"""Undoes in the registry what no line of the ledger asked for: no move of the history."""
 MOVES = frozenset({"alias_set", "alias_removed", "promoted", "rolled_back"})
 DECISIONS = frozenset({"approved", "rollback_ordered"})
 
@@ -99,3 +101,15 @@ def verdict_on(entries: Sequence[Entry], version: str) -> Entry | None:
     """The gate's newest word on a version."""
     found = (entry for entry in reversed(entries) if entry.event == "gated" and entry.subject == f"version {version}")
     return next(found, None)
+
+
+def verdict_without_effect(entries: Sequence[Entry]) -> Entry | None:
+    """The last word of the gate, where its writer was killed before the alias that follows from it."""
+    moving = MOVES | DECISIONS | {INTENDED, ABANDONED}
+    last = next((entry for entry in reversed(entries) if entry.event in moving | {"gated"}), None)
+    if last is None or last.event != "gated":
+        return None
+    words, version = last_words(entries), last.subject.removeprefix("version ")
+    if last.data["verdict"] == "refused":
+        return last if words.get("challenger") == version else None
+    return None if version in (words.get("challenger"), words.get("champion")) else last

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipelines import ledger
-from pipelines.alias_history import ABANDONED, INTENDED, Move, last_words, open_moves
+from pipelines.alias_history import ABANDONED, INTENDED, PUT_BACK, Move, last_words, open_moves
 from pipelines.errors import StageError
 from pipelines.evidence import withdrawals
 from pipelines.ledger import Entry
@@ -80,6 +80,26 @@ def settle(workspace: Workspace, store: Registry, *, actor: str) -> list[tuple[M
     return settled
 
 
+def put_back(workspace: Workspace, store: Registry, *, actor: str) -> list[str]:
+    """Aliases that somebody moved behind the ledger, where the ledger has them; in words. Needs the lock.
+
+    The ledger follows the registry in one case: a version that is gone, or saw a withdrawn patient, has no alias.
+    """
+    entries = ledger.read(workspace.ledger)
+    told = []
+    for alias, (said, found) in differences(workspace, store).items():
+        if said is not None and not _may_have(store, entries, said):
+            gone = Move(alias=alias, before=said, after=None, decision=None)
+            carry_out(workspace, store, gone, actor=actor, event="gated")
+            told.append(f"{alias}: taken from version {said}, which is gone or withdrawn")
+        else:
+            move = Move(alias=alias, before=found, after=said, decision=None)
+            _note(workspace, move, actor=actor, event=PUT_BACK)
+            _effect(store, move)
+            told.append(f"{alias}: put back from {_named(found)} to {_named(said)}")
+    return told
+
+
 def differences(workspace: Workspace, store: Registry) -> dict[str, tuple[str | None, str | None]]:
     """alias -> (the ledger's version, the registry's), where they are not the same."""
     words, present = last_words(ledger.read(workspace.ledger)), store.aliases()
@@ -106,6 +126,10 @@ def _may_have(store: Registry, entries: list[Entry], version: str | None) -> boo
     return version is None or (version not in withdrawals.of(entries).versions and store.version(version) is not None)
 
 
+def _named(version: str | None) -> str:
+    return f"version {version}" if version else "none"
+
+
 def _effect(store: Registry, move: Move) -> None:
     if move.after is None:
         store.delete_alias(move.alias)
@@ -114,9 +138,11 @@ def _effect(store: Registry, move: Move) -> None:
 
 
 def _done(move: Move, event: str) -> str:
+    if move.after is None:
+        return "alias_removed"
     if move.alias == "champion":
         return "rolled_back" if event == "rollback_ordered" else "promoted"
-    return "alias_removed" if move.after is None else "alias_set"
+    return "alias_set"
 
 
 def _note(workspace: Workspace, move: Move, *, actor: str, event: str) -> None:

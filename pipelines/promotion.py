@@ -51,7 +51,7 @@ class Outcome:
 def note_evidence(
     workspace: Workspace, store: Registry, version: Version, decision: Mapping[str, Any], *, key: str, actor: str
 ) -> Entry:
-    """Keep gate.json with the version's run, tag it, and note it: from the ledger's line on it counts.
+    """Note the gate's verdict, then keep gate.json with the version's run and tag it: the ledger says which counts.
 
     A registration that is taken up again, with the same verdict, repeats nothing.
     """
@@ -65,13 +65,27 @@ def note_evidence(
             "gate_sha256": sha256_file(workspace.gate_report),
             "champion": decision["champion"]["version"] if decision["champion"] else None,
         }
-        store.log_artifacts(version.run_id, [workspace.gate_report])
-        store.set_version_tag(version.version, GATE_TAG, data["verdict"])
-        store.set_version_tag(version.version, GATE_SHA_TAG, data["gate_sha256"])
-        known = alias_history.verdict_on(ledger.read(workspace.ledger), version.version)
-        if known is not None and known.data == data and not version.complete:
-            return known
-        return ledger.append(workspace, actor=actor, event="gated", subject=f"version {version.version}", data=data)
+        word = alias_history.verdict_on(ledger.read(workspace.ledger), version.version)
+        if word is None or word.data != data or version.complete:
+            word = ledger.append(workspace, actor=actor, event="gated", subject=f"version {version.version}", data=data)
+        keep_evidence(workspace, store, version, word)
+    return word
+
+
+def keep_evidence(workspace: Workspace, store: Registry, version: Version, word: Entry) -> None:
+    """File and tags of a verdict, as the ledger's line has them. Only inside the ``registry`` lock."""
+    store.log_artifacts(version.run_id, [workspace.gate_report])
+    store.set_version_tag(version.version, GATE_TAG, word.data["verdict"])
+    store.set_version_tag(version.version, GATE_SHA_TAG, word.data["gate_sha256"])
+
+
+def evidence_problem(version: Version, word: Entry, kept: bytes | None) -> str | None:
+    """Which place holds another verdict than the ledger's line; None where all hold the same."""
+    others = {
+        "the tag of the version": version.tags.get(GATE_SHA_TAG),
+        "the file kept with its run": sha256_bytes(kept) if kept is not None else None,
+    }
+    return next((where for where, found in others.items() if found != word.data["gate_sha256"]), None)
 
 
 def propose(
@@ -207,14 +221,10 @@ def _sound(version: Version, word: Entry | None, kept: bytes | None, seen: str |
     if word is None or "gate_sha256" not in word.data:
         raise PromotionError("not_judged", f"The gate has not judged version {version.version}.", again)
     expected = word.data["gate_sha256"]
-    others = {
-        "the tag of the version": version.tags.get(GATE_SHA_TAG),
-        "the file kept with its run": sha256_bytes(kept) if kept is not None else None,
-    }
-    for where, found in others.items():
-        if found != expected:
-            cause = f"The evidence of version {version.version} changed: {where} is not what the ledger names."
-            raise PromotionError("evidence_changed", cause, again)
+    where = evidence_problem(version, word, kept)
+    if where is not None:
+        cause = f"The evidence of version {version.version} changed: {where} is not what the ledger names."
+        raise PromotionError("evidence_changed", cause, again)
     if seen is not None and not (len(seen) >= 8 and expected.startswith(seen)):
         cause = f"Version {version.version} was judged again: its evidence is {expected[:12]}, not {seen[:12]}."
         raise PromotionError("evidence_changed", cause, "Look at the new page and decide again.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipelines import locks
-from pipelines.doctor import machine, state, stores
+from pipelines.doctor import machine, promotions, state, stores
 from pipelines.doctor.finding import Finding
 from pipelines.errors import LclscError
 from pipelines.workspace import Workspace
@@ -16,7 +16,7 @@ __all__ = ["Finding", "repair", "run"]
 def run(workspace: Workspace | None) -> list[Finding]:
     findings = list(machine.findings())
     if workspace is not None:
-        findings += [*state.findings(workspace), *stores.findings(workspace)]
+        findings += [*state.findings(workspace), *stores.findings(workspace), *promotions.findings(workspace)]
     return findings
 
 

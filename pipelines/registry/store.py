@@ -394,16 +394,24 @@ class Registry:
             return {}
         return {alias: str(number) for alias, number in self.client.get_registered_model(self.name).aliases.items()}
 
+    def is_promoter(self) -> bool:
+        """May this workspace move aliases? One does, and its ledger says when."""
+        promoter = self._promoter()
+        return promoter is None or promoter == versioning.clone_id(self.workspace)
+
     def require_promoter(self) -> None:
         """Aliases have no compare-and-set and no history: one workspace moves them, its ledger says when."""
-        models = self.client.search_registered_models(f"name = '{self.name}'")
-        promoter = models[0].tags.get(PROMOTER) if models else None
-        if models and promoter != versioning.clone_id(self.workspace):
+        if not self.is_promoter():
             raise StageError(
                 "not_promoting",
-                f"Aliases of {self.name} are moved by another workspace ({str(promoter)[:8]}).",
+                f"Aliases of {self.name} are moved by another workspace ({str(self._promoter())[:8]}).",
                 f"Work there, or set register.name to another name, or hand over with the tag {PROMOTER}.",
             )
+
+    def _promoter(self) -> str | None:
+        """Who moves aliases; None before the first version. A model of somebody else has another's name, or ''."""
+        models = self.client.search_registered_models(f"name = '{self.name}'")
+        return str(models[0].tags.get(PROMOTER, "")) if models else None
 
     def _fetch(self, version: Version, folder: Path) -> None:
         from mlflow.artifacts import download_artifacts

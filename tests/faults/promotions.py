@@ -9,7 +9,7 @@ from typing import Any
 
 from tiny import build_and_seal, write_model
 
-from pipelines import ledger, params, promotion, registry, versioning
+from pipelines import ledger, locks, params, promotion, promotion_repair, registry, versioning
 from pipelines.files import digest, write_json, write_text
 from pipelines.registry import Registry, Submission, Version
 from pipelines.workspace import Workspace, template_file
@@ -70,23 +70,33 @@ def register(workspace: Workspace, seed: int) -> Version:
 def judge(workspace: Workspace, version: str, verdict: str = "passed") -> ledger.Entry:
     """A verdict as the gate would write it, and the alias that follows from it."""
     store = registry.connect(workspace)
-    policy = params.load(workspace.params).promote
+    rules = policy(workspace)
     champion = store.aliases().get("champion")
-    decision = verdict_beside(policy, version, None if champion == version else champion, verdict)
+    decision = verdict_beside(rules, version, None if champion == version else champion, verdict)
     evidence = promotion.note_evidence(
         workspace, store, find(store, version), decision, key=f"{int(version) - 1:064x}", actor="promote"
     )
-    promotion.propose(workspace, store, version, evidence, policy, actor="promote")
+    promotion.propose(workspace, store, version, evidence, rules, actor="promote")
     return evidence
 
 
-def verdict_beside(policy: params.PromoteParams, version: str, champion: str | None, verdict: str) -> dict[str, Any]:
+def policy(workspace: Workspace) -> params.PromoteParams:
+    return params.load(workspace.params).promote
+
+
+def repair(workspace: Workspace) -> list[str]:
+    """As ``doctor --repair`` does it, with nothing but promotions in sight."""
+    with locks.one_writer(workspace):
+        return promotion_repair.run(workspace)
+
+
+def verdict_beside(rules: params.PromoteParams, version: str, champion: str | None, verdict: str) -> dict[str, Any]:
     return {
         "schema": "gate/1",
         "verdict": verdict,
         "clauses": [],
-        "policy": policy.model_dump(),
-        "policy_sha256": policy.sha256,
+        "policy": rules.model_dump(),
+        "policy_sha256": rules.sha256,
         "looks": {"test_sha256": digest(["a test video"])},
         "challenger": {"version": version, "metrics": {}},
         "champion": {"version": champion, "metrics": {}} if champion else None,

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import promotions
 from tiny import build_and_seal, write_model
 
+from pipelines import promotion
 from pipelines.files import write_json
 from pipelines.workspace import Workspace
 
@@ -70,3 +72,20 @@ def tracked(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatc
     subprocess.run(["git", "init", "--quiet", str(root)], check=True)
     shutil.copyfile(empty_database, root / "mlflow.db")
     return Workspace.open(root)
+
+
+@pytest.fixture(scope="session")
+def judged_template(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Workspace:
+    """Version 1 is champion; 2 passed beside it and is challenger; 3 was not judged. Copied, never changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        workspace = promotions.build(tmp_path_factory.mktemp("judged") / "w", versions=3, database=empty_database)
+        promotions.judge(workspace, "2")
+        promotion.keep(workspace, "Judge version 2")
+    return workspace
+
+
+@pytest.fixture
+def judged(judged_template: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return promotions.copy(judged_template, tmp_path / "w")

@@ -19,20 +19,9 @@ from pipelines.workspace import Workspace
 WHO = {"by": "Dr. Ada Weber", "reason": "better on the new site"}
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Workspace:
-    """Version 1 is champion; 2 passed beside it and is challenger; 3 was not judged. Copied, never changed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        workspace = promotions.build(tmp_path_factory.mktemp("judged") / "w", versions=3, database=empty_database)
-        promotions.judge(workspace, "2")
-    return workspace
-
-
 @pytest.fixture
-def workspace(template: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return promotions.copy(template, tmp_path / "w")
+def workspace(judged: Workspace) -> Workspace:
+    return judged
 
 
 def aliases(workspace: Workspace) -> dict[str, str]:
