@@ -95,6 +95,15 @@ def test_a_pair_with_little_overlap_or_not_included_is_left_out():
     assert int(consistency(maps, maps, fov, fov, affine(), affine(), include_B=include)[1]) == 2
 
 
+def test_a_quarter_of_overlap_is_just_enough():
+    maps, fov = torch.rand(4, 8, 8), torch.ones(4, 8, 8, dtype=torch.bool)
+    counts = [
+        int(consistency(maps, maps, fov, fov, affine(shift=shift), affine(), kind="l1", include_B=EVERYONE)[1])
+        for shift in (1.5, 1.75)  # half sides: six and seven of eight columns
+    ]
+    assert counts == [4, 0]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_flat_maps_give_no_nan(kind):
     maps = torch.zeros(4, 6, 6, requires_grad=True)

@@ -33,6 +33,29 @@ def test_a_setting_out_of_range_is_refused_by_name(wrong):
         ObjectiveSettings(**wrong)
 
 
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"rho": 0.5},
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"beta": 0.0},
+        {"lam": 0.0},
+        {"ramp_start": 0.0, "ramp_end": 0.0},
+        {"ramp_start": 1.0, "ramp_end": 1.0},
+    ],
+)
+def test_the_ends_of_a_range_are_allowed(edge):
+    settings = ObjectiveSettings(**edge)
+    assert {name: getattr(settings, name) for name in edge} == edge
+
+
+@pytest.mark.parametrize("wrong", [{"rho": 0.0}, {"delta": -0.1}, {"ramp_start": -0.1}, {"ramp_end": 1.1}])
+def test_beyond_the_other_end_is_refused_too(wrong):
+    with pytest.raises(ValueError, match="ramp_end" if "ramp_start" in wrong else next(iter(wrong))):
+        ObjectiveSettings(**wrong)
+
+
 def test_an_unknown_consistency_is_refused():
     with pytest.raises(ValueError, match="consistency is 'l2'"):
         ObjectiveSettings(consistency="l2")

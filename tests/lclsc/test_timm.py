@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import lclsc
+
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".peers" / "torchvision" / "bin" / "python"
 
@@ -64,7 +66,7 @@ print(json.dumps({{
 
 
 def look(name: str, folder: Path, interpreter: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join((str(folder), str(ROOT)))
+    paths = os.pathsep.join((str(folder), str(Path(lclsc.__file__).parents[1])))
     command = [str(interpreter), "-c", LOOK.format(name=name)]
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
