@@ -145,7 +145,11 @@ class TrainParams(Section):
     global_keys: bool
     """Let the global embeddings join the keys that a frame is contrasted with."""
     saliency_weight: Annotated[float, Field(ge=0)]
-    """lambda: weight of saliency consistency and its pooling term."""
+    """lambda: weight of saliency consistency and its pooling term, once it has grown to it."""
+    saliency_start: Share
+    """Share of steps before that weight begins to grow from 0: maps mean nothing until the contrast has learnt."""
+    saliency_full: Share
+    """Share of steps from which it is whole; not below saliency_start."""
     consistency: Literal["mse", "l1", "cosine"]
     """How the saliency maps of two views are compared."""
     top_share: Annotated[float, Field(gt=0, le=0.5)]
@@ -167,6 +171,14 @@ class TrainParams(Section):
         if self.batch_images % self.logical_shards:
             raise ValueError(
                 f"batch_images ({self.batch_images}) must be a multiple of logical_shards ({self.logical_shards})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> TrainParams:
+        if self.saliency_full < self.saliency_start:
+            raise ValueError(
+                f"saliency_full ({self.saliency_full}) must not be below saliency_start ({self.saliency_start})"
             )
         return self
 

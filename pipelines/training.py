@@ -303,6 +303,8 @@ def objective(params: TrainParams) -> lclsc.ObjectiveSettings:
         delta=params.contrast_margin,
         beta=params.contrast_weight,
         lam=params.saliency_weight,
+        ramp_start=params.saliency_start,
+        ramp_end=params.saliency_full,
         consistency=params.consistency,
         class_balanced=params.class_balanced,
         global_keys=params.global_keys,

@@ -64,6 +64,9 @@ CONTRAST_CODE = (
     "lclsc.topk_pool",
 )
 """All code that shapes a cell, but for the four figures of `pipelines.metrics`, which are definitions."""
+CONTRAST_PARAMS = {"class_balanced", "global_keys", "saliency_weight", "saliency_start", "saliency_full", "consistency"}
+CONTRAST_PARAMS |= {"top_share", "contrast_margin", "contrast_weight", "momentum", "embeddings"}
+"""Parameters that no `Supervised` trainer reads."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -263,11 +266,12 @@ def _sum_and_count(values: NDArray[np.float64]) -> list[float]:
 
 def digest(method: Method, data: LabelledSet, params: TrainParams) -> str:
     """SHA-256 over the code, the versions, the pixels and the parameters that a cell comes from."""
-    modules = SHARED_CODE if issubclass(method.trainer, Supervised) else (*SHARED_CODE, *CONTRAST_CODE)
+    supervised = issubclass(method.trainer, Supervised)
+    modules = SHARED_CODE if supervised else (*SHARED_CODE, *CONTRAST_CODE)
     facts = [
         method.name,
         data.digest,
-        method.train_params(params).model_dump_json(),
+        method.train_params(params).model_dump_json(exclude=CONTRAST_PARAMS if supervised else None),
         *(_code(module) for module in modules),
         *(f"{name} {_version(name)}" for name in PACKAGES),
     ]
