@@ -114,7 +114,7 @@ def race_speed(report: Report, options: Options, workspace: Workspace, params: P
     start = time.perf_counter()
     first = ours([], params.extract.side_px)["seconds"]
     until_first = time.perf_counter() - start
-    case = {"clips": [str(clip) for clip in clips], "side_px": params.extract.side_px}
+    case = {"clips": [str(clip.relative_to(ROOT)) for clip in clips], "side_px": params.extract.side_px}
     script = {name: f"peers/extract_{name.lower()}.py" for name in SINGLE}
     contestants = [
         InProcess("ours", ours),
@@ -161,7 +161,8 @@ def ffmpeg(scaled: str | None, clips: list[str], side_px: int) -> Numbers:
     filters = ["-vf", f"scale={side_px}:{side_px}:flags={scaled},format=gray"] if scaled else []
     start = time.perf_counter()
     for clip in clips:
-        subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-i", clip, *filters, "-f", "null", "-"], check=True)
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-i", clip, *filters, "-f", "null", "-"]
+        subprocess.run(command, check=True, cwd=ROOT)
     seconds = time.perf_counter() - start
     frames = len(clips) * int(Path(clips[0]).parent.name.split("-")[0])
     return {"seconds": seconds, "frames_per_second": frames / seconds}

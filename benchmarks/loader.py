@@ -41,11 +41,13 @@ def main() -> None:
         samples = material(folder, frames=options.pick(200, quick=20))
         contestants = [
             InProcess("ours", partial(ours, samples)),
-            *(Child(peer, f"peers/loader_{script}.py", env="loaders") for peer, script in PEERS.items()),
+            *(
+                Child(peer, f"peers/loader_{script}.py", env="loaders", arguments={"folder": name})
+                for peer, script in PEERS.items()
+            ),
         ]
         with contest(*contestants) as all_of_them:
-            case = {"folder": name, "batch": BATCH}
-            race = run_race(all_of_them, case, rounds=options.pick(5, quick=1), options=options)
+            race = run_race(all_of_them, {"batch": BATCH}, rounds=options.pick(5, quick=1), options=options)
         report.add(race)
         report.claim(figure("ours", race.median("ours", "images_per_second"), "images/s"))
         for peer in PEERS:
@@ -101,7 +103,7 @@ def material(folder: Path, frames: int) -> Samples:
     )
 
 
-def ours(samples: Samples, folder: str, batch: int) -> Numbers:
+def ours(samples: Samples, batch: int) -> Numbers:
     return run_epoch(partial(batches, samples, batch))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clip_files import DICOM_IN_PYDICOM, dicom_data, filmed
 
 import planted_copies as planted
 from pipelines import initialise, intake, ledger, manifest
@@ -56,6 +57,20 @@ def test_a_longer_recording_is_found_by_a_part_of_it(clips: list[planted.Clip]) 
     part = Index()
     part.add("part", fingerprint.thinned(_blobs(clips[0][12:36])))
     assert [match.video_id for match in part.find(_blobs(clips[0]))] == ["part"]
+
+
+ULTRASOUND = (dicom_data("color3d_jpeg_baseline.dcm"), DICOM_IN_PYDICOM / "examples_ybr_color.dcm")
+FILM = (filmed("carphone_pristine.mp4"), filmed("carphone_distorted.mp4"))
+
+
+@pytest.mark.parametrize("pair", [ULTRASOUND, ULTRASOUND[::-1], FILM])
+def test_real_copies_are_found_and_nothing_else(pair: tuple[Path, Path]) -> None:
+    """The second ultrasound is the first 30 of 120 frames of the other at half the size."""
+    library = Index()
+    for path in (pair[0], dicom_data("emri_small.dcm")):
+        library.add(path.name, fingerprint.thinned(_unpacked(fingerprint_of(str(path)))))
+    found = library.find(_unpacked(fingerprint_of(str(pair[1]))))
+    assert [match.video_id for match in found] == [pair[0].name]
 
 
 @pytest.mark.parametrize("turn", range(8))
