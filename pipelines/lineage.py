@@ -15,13 +15,14 @@ from typing import Any
 import jsonschema
 
 from pipelines.errors import StageError
-from pipelines.files import canonical_json, digest, read_json, sha256_bytes, sha256_file, write_bytes
+from pipelines.files import canonical_json, digest, read_json, sha256_bytes, sha256_file, write_bytes, write_text
 from pipelines.workspace import template_file
 
 SCHEMA = "lineage/1"
 FILE = "lineage.json"
+SUMS = "SHA256SUMS"
 NOT_OF_THE_TREE = frozenset({"MLmodel", FILE, "registered_model_meta"})
-"""The first holds MLflow's clock and ids, the record holds the hash, the last comes with loading."""
+"""The first is covered by SHA256SUMS, which is of the tree; the record holds the hash; the last comes with loading."""
 
 
 def build(
@@ -106,6 +107,13 @@ def tree_digest(folder: Path, exclude: Collection[str] = NOT_OF_THE_TREE) -> str
     return digest({name: sha256_file(path) for name, path in files.items() if name not in exclude})
 
 
+def write_sums(folder: Path) -> None:
+    """``SHA256SUMS`` over every file of a package, MLmodel too, so that a changed one has a name (`sha256sum -c`)."""
+    files = {path.relative_to(folder).as_posix(): path for path in _tree(folder)}
+    lines = [f"{sha256_file(path)}  {name}\n" for name, path in files.items() if name not in (SUMS, FILE)]
+    write_text(folder / SUMS, "".join(lines))
+
+
 def to_bytes(record: Mapping[str, Any]) -> bytes:
     return canonical_json(dict(record))
 
@@ -132,13 +140,19 @@ def read(folder: Path) -> dict[str, Any]:
 def verify_package(folder: Path) -> dict[str, Any]:
     """The record of a package whose files are the ones it names; StageError for any other."""
     record = read(folder)
-    if tree_digest(folder) != record["package_sha256"]:
+    if tree_digest(folder) != record["package_sha256"] or not _is_card_listed(folder):
         raise StageError(
             "package_damaged",
             f"The package of lineage {sha256(record)[:12]} does not hold the files it was registered with.",
             "Restore the artifact store from a backup, or retrain; do not use this model.",
         )
     return record
+
+
+def _is_card_listed(folder: Path) -> bool:
+    """MLmodel, by which a package is loaded, is the one of SHA256SUMS. Packages of before there was one pass."""
+    sums = folder / SUMS
+    return not sums.exists() or f"{sha256_file(folder / 'MLmodel')}  MLmodel" in sums.read_text().splitlines()
 
 
 def check(record: Mapping[str, Any]) -> None:

@@ -94,7 +94,10 @@ def cache(workspace: Workspace) -> ObjectStore:
 
 def remote(workspace: Workspace, name: str) -> ObjectStore:
     """A remote by its name in .dvc/config: a folder is read as one, an address through DVC's own client."""
-    address = versioning.remote_address(workspace, name)
+    try:
+        address = versioning.remote_address(workspace, name)
+    except LclscError as error:
+        return ObjectStore(name, unreachable=error.cause)
     if address is None:
         return ObjectStore(name, unreachable=f"no remote is called {name}")
     if "://" not in address:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from pipelines.errors import OutsideSystemError
+from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import write_text
 from pipelines.ledger import exclusive
 from pipelines.workspace import Workspace
@@ -420,7 +420,14 @@ def remote_filesystem(workspace: Workspace, name: str) -> tuple[Any, str]:
 def _dvc_config(workspace: Workspace) -> configparser.ConfigParser:
     """.dvc/config, and what config.local changes in it, read as DVC writes them."""
     parser = configparser.ConfigParser(interpolation=None)
-    parser.read([workspace.root / ".dvc" / "config", workspace.root / ".dvc" / "config.local"])
+    try:
+        parser.read([workspace.root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise StageError(
+            "dvc_config",
+            f"The settings of DVC cannot be read: {' '.join(str(error).split())}",
+            "Restore .dvc/config with git, or mend .dvc/config.local.",
+        ) from None
     return parser
 
 

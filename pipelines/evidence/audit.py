@@ -22,8 +22,9 @@ from pipelines.evidence.check import Problem as Problem
 from pipelines.evidence.commit import Commit, history
 from pipelines.evidence.data_checks import check_data
 from pipelines.evidence.ledger_checks import check_aliases, check_ledger, entries_of
-from pipelines.evidence.object_checks import Sample, check_objects
+from pipelines.evidence.object_checks import Sample, check_objects, check_places
 from pipelines.evidence.pixel_checks import check_pixels
+from pipelines.evidence.registry_checks import check_registry
 from pipelines.evidence.version_checks import check_version, check_withdrawn, videos_of
 from pipelines.evidence.withdrawals import Withdrawn
 from pipelines.ledger import Entry
@@ -47,9 +48,11 @@ class Snapshot:
     """What belongs together: the registry (None where there is none), its aliases and the ledger's entries."""
 
     store: Registry | None
+    versions: list[Version]  # that are complete, oldest first
     entries: list[Entry]
     aliases: dict[str, str]
     moving: bool  # somebody was at work on aliases all the while
+    busy: bool  # somebody holds the workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +90,9 @@ def run(
     """
     with ExitStack() as stack:
         snapshot = _snapshot(workspace, stack)
-        store = snapshot.store
-        targets = _targets(workspace, store, names, everything=everything)
+        targets = _targets(workspace, snapshot.versions, names, everything=everything)
         checks = list(_checks(workspace, snapshot, targets, sample))
-    checks += _pixel_checks(workspace, targets) if deep else []
+    checks += _pixel_checks(snapshot.entries, targets) if deep else []
     report = AuditReport(targets=[target.name for target in targets], sample=sample, checks=checks)
     if record:
         failed = sorted({check.name for check in checks if check.verdict == "fail"})
@@ -103,28 +105,33 @@ def _snapshot(workspace: Workspace, stack: ExitStack) -> Snapshot:
     """Ledger and registry between two moves of an alias; a move that does not end leaves them as they are found."""
     with ledger.held_still(workspace, "registry") as still:
         store = stack.enter_context(registry.read_only(workspace, head(workspace).commit.model_name))
-        aliases = store.aliases() if store else {}
-        return Snapshot(store=store, entries=entries_of(workspace), aliases=aliases, moving=not still)
+        return Snapshot(
+            store=store,
+            versions=[version for version in store.versions() if version.complete] if store else [],
+            entries=entries_of(workspace),
+            aliases=store.aliases() if store else {},
+            moving=not still,
+            busy=locks.holder(workspace) is not None,
+        )
 
 
 def _checks(workspace: Workspace, snapshot: Snapshot, targets: list[Target], sample: Sample) -> Iterator[Check]:
-    store, entries = snapshot.store, snapshot.entries
     yield from _workspace_checks(workspace, snapshot)
-    total = 2 * sum(len(sample.of(target.commit.objects)) for target in targets)
+    here = head(workspace).commit
+    total = 3 * sum(len(sample.of(target.commit.objects)) for target in targets)
     with progress.track("audit", total, "objects") as tracker:
         for target in targets:
-            yield from _target_checks(store, target, entries, sample, lambda count: tracker.advance(by=count))
+            yield from _target_checks(snapshot, target, here, sample, lambda count: tracker.advance(by=count))
 
 
-def _pixel_checks(workspace: Workspace, targets: list[Target]) -> Iterator[Check]:
-    withdrawn = withdrawals.of(entries_of(workspace))
+def _pixel_checks(entries: list[Entry], targets: list[Target]) -> Iterator[Check]:
+    withdrawn = withdrawals.of(entries)
     for target in targets:
         checks = check_pixels(target.commit, withdrawn=withdrawn.patients)
         yield from guarded("pixels", target.name, checks)
 
 
 def _workspace_checks(workspace: Workspace, snapshot: Snapshot) -> Iterator[Check]:
-    busy = locks.holder(workspace) is not None
     yield from check_ledger(workspace)
     yield from check_aliases(snapshot.entries, snapshot.aliases, moving=snapshot.moving)
     damage = versioning.damaged_git_objects(workspace)
@@ -132,47 +139,60 @@ def _workspace_checks(workspace: Workspace, snapshot: Snapshot) -> Iterator[Chec
         "git_objects", "the repository", (Problem(object="git", expected="whole", found=line) for line in damage)
     )
     changed = versioning.changed_files(workspace, OWN_FILES)
-    edits = (Problem(object=path, expected="as committed", found="changed", unknown=busy) for path in changed)
+    edits = (Problem(object=path, expected="as committed", found="changed", unknown=snapshot.busy) for path in changed)
     yield from checked("clean", "tables, parameters, code digests", edits)
     if snapshot.store:
-        yield from checked("versions_noted", "versions in the registry", _unnoted(snapshot.store, snapshot.entries))
+        unnoted = _unnoted(snapshot.versions, snapshot.entries)
+        yield from checked("versions_noted", "versions in the registry", unnoted)
 
 
-def _unnoted(store: Registry, entries: list[Entry]) -> Iterator[Problem]:
+def _unnoted(versions: list[Version], entries: list[Entry]) -> Iterator[Problem]:
     """The ledger and the registry list the same versions: none appeared or vanished behind its back."""
     noted = {str(entry.data["version"]) for entry in entries if entry.event == "registered"}
-    present = {version.version for version in store.versions() if version.complete}
+    present = {version.version for version in versions}
     for number in sorted(noted | present, key=int):
         yield from differing(f"version {number}, in the registry", number in noted, number in present)
 
 
 def _target_checks(
-    store: Registry | None, target: Target, entries: list[Entry], sample: Sample, advance: Callable[[int], None]
+    snapshot: Snapshot, target: Target, here: Commit, sample: Sample, advance: Callable[[int], None]
 ) -> Iterator[Check]:
+    store, entries, busy = snapshot.store, snapshot.entries, snapshot.busy
     withdrawn = withdrawals.of(entries)
     objects = check_objects(target.commit, sample=sample, gone=withdrawn.objects, advance=advance)
     yield from guarded("objects", target.name, objects)
+    places = check_places(target.commit, here, sample=sample, gone=withdrawn.objects, busy=busy, advance=advance)
+    yield from guarded("objects_in_place", target.name, places)
     yield from check_target(store, target, entries, withdrawn)
+    if store and target.version:
+        checks = check_registry(store, target.version, target.commit, entries, busy=busy)
+        yield from guarded("registry", target.name, checks)
 
 
 def check_target(store: Registry | None, target: Target, entries: list[Entry], withdrawn: Withdrawn) -> Iterator[Check]:
     """All of a target but its objects, whose bytes take the time."""
     commit, version = target.commit, target.version
     yield from guarded("data", target.name, check_data(commit, withdrawn=withdrawn.patients))
-    videos = commit.patients
     if store and version:
-        with store.package(version) as package:
-            checks = check_version(store, version, commit, package, entries)
-            yield from guarded("version", target.name, checks)
-            videos = videos_of(package, commit)
-    yield from check_withdrawn(target.name, videos, withdrawn.patients)
+        yield from guarded("version", target.name, _check_package(store, version, commit, entries, withdrawn))
+    else:
+        yield from check_withdrawn(target.name, commit.patients, withdrawn.patients)
+
+
+def _check_package(
+    store: Registry, version: Version, commit: Commit, entries: list[Entry], withdrawn: Withdrawn
+) -> Iterator[Check]:
+    name = f"version {version.version}"
+    with store.package(version) as package:
+        yield from guarded("version", name, check_version(store, version, commit, package, entries))
+        videos = videos_of(package, commit)
+    yield from check_withdrawn(name, videos, withdrawn.patients)
 
 
 # --- what is meant ---------------------------------------------------------------------------------
 
 
-def _targets(workspace: Workspace, store: Registry | None, names: list[str], *, everything: bool) -> list[Target]:
-    versions = [version for version in store.versions() if version.complete] if store else []
+def _targets(workspace: Workspace, versions: list[Version], names: list[str], *, everything: bool) -> list[Target]:
     if everything:
         return [_of_version(workspace, version) for version in versions] or [head(workspace)]
     if not names:

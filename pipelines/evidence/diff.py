@@ -10,8 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from pipelines import lineage, registry
 from pipelines.evidence.audit import Target, find_target, head
 from pipelines.evidence.commit import Commit
@@ -32,7 +30,7 @@ def run(workspace: Workspace, one: str, two: str) -> dict[str, Any]:
         "to": _side(sides[1]),
         "videos": _videos(first, second),
         "patients": _patients(first, second),
-        "params": list(changes(_params(first), _params(second))),
+        "params": list(changes(first.params, second.params)),
         "code": list(changes(before["code"], after["code"])) + _both(before, after, "source"),
         "environment": _both(before, after, "environment"),
         "metrics": list(changes(before["metrics"], after["metrics"])),
@@ -59,10 +57,6 @@ def _facts(store: Registry | None, target: Target) -> dict[str, Any]:
 def _both(before: Mapping[str, Any], after: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
     """Changes of what only versions have recorded; a commit says nothing of it."""
     return list(changes(before[part], after[part])) if before[part] and after[part] else []
-
-
-def _params(commit: Commit) -> dict[str, Any]:
-    return yaml.safe_load(commit.text("params.yaml")) or {}
 
 
 def _videos(before: Commit, after: Commit) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from pipelines import object_stores
 from pipelines.evidence.check import Check, Problem, checked
@@ -47,6 +49,41 @@ def check_objects(
     yield from checked("objects_in_remote", of, _problems(chosen, lambda stored: stores[stored.remote], advance))
 
 
+def check_places(
+    commit: Commit, here: Commit, *, sample: Sample, gone: Collection[str], busy: bool, advance: Callable[[int], None]
+) -> Iterator[Check]:
+    """The files that the next stage will read, where the commit checked out (``here``) has the same.
+
+    What is not there is no finding: DVC fetches it, and nothing is made from it. ``busy``: it may be in the making.
+    """
+    now = {(stored.path, stored.md5) for stored in here.objects}
+    wanted = [stored for stored in commit.objects if stored.md5 not in gone and not stored.md5.endswith(".dir")]
+    chosen = [stored for stored in sample.of(wanted) if (stored.path, stored.md5) in now]
+    root = commit.workspace.root
+    there = [stored for stored in chosen if (root / stored.path).is_file()]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = (problem for problem in pool.map(partial(_look_at_file, root, busy), there) if problem is not None)
+        yield from checked("objects_in_place", f"{len(there)} files", found)
+    advance(len(sample.of(commit.objects)))
+
+
+def _look_at_file(root: Path, busy: bool, stored: StoredObject) -> Problem | None:
+    algorithm, expected = _strongest(stored)
+    try:
+        with (root / stored.path).open("rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except FileNotFoundError:
+        return None
+    if found == expected:
+        return None
+    return Problem(object=f"workspace: {stored.path} ({stored.md5})", expected=expected, found=found, unknown=busy)
+
+
+def _strongest(stored: StoredObject) -> tuple[str, str]:
+    """Algorithm and hash of the strongest name that an object is known by."""
+    return ("sha256", stored.sha256) if stored.sha256 else ("md5", stored.md5.removesuffix(".dir"))
+
+
 def _problems(
     objects: Sequence[StoredObject], store_of: Callable[[StoredObject], ObjectStore], advance: Callable[[int], None]
 ) -> Iterator[Problem]:
@@ -58,10 +95,10 @@ def _problems(
 
 
 def _look(store_of: Callable[[StoredObject], ObjectStore], stored: StoredObject) -> Problem | None:
-    """Each object is read once and hashed by the strongest name it is known by."""
+    """Each object is read once."""
     store = store_of(stored)
     name = f"{store.name}: {stored.path} ({stored.md5})"
-    algorithm, expected = ("sha256", stored.sha256) if stored.sha256 else ("md5", stored.md5.removesuffix(".dir"))
+    algorithm, expected = _strongest(stored)
     try:
         found = store.hash(stored.md5, algorithm)
     except StoreUnreachableError as error:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from pipelines import code_digest, extract, progress
@@ -30,7 +29,7 @@ def check_pixels(commit: Commit, *, withdrawn: Collection[str]) -> Iterator[Chec
         )
         return
     try:
-        params = ExtractParams.model_validate(yaml.safe_load(commit.text("params.yaml"))["extract"])
+        params = ExtractParams.model_validate(commit.params["extract"])
     except (ValidationError, KeyError, TypeError) as error:
         yield from checked(NAME, "", [Problem(object="params.yaml: extract", expected="valid", found=str(error))])
         return

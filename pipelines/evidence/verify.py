@@ -26,7 +26,9 @@ from typing import Any
 FIRST_PREV = "0" * 64
 FIELDS = {"seq": int, "prev": str, "at": str, "actor": str, "event": str, "subject": str, "data": dict}
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-OUTSIDE_TREE = {"MLmodel", "lineage.json", "registered_model_meta"}
+SUMS = "SHA256SUMS"
+UNLISTED = (SUMS, "lineage.json", "registered_model_meta")
+OUTSIDE_TREE = {"MLmodel", "lineage.json", "registered_model_meta"}  # SHA256SUMS lists the first, and is of the tree
 MOVES = ("alias_set", "alias_removed", "promoted", "rolled_back")
 
 
@@ -154,6 +156,7 @@ def record_findings(record: Any, package: Path) -> Iterator[str]:
     for name, expected, found in claims:
         if expected != found:
             yield f"{name} is {found}, the lineage record says {expected}"
+    yield from file_findings(record["package_sha256"], package)
 
 
 def weights_sha256(package: Path) -> str:
@@ -168,14 +171,45 @@ def training_video_claims(splits: dict[str, str], package: Path) -> Iterator[tup
 
 def tree_sha256(package: Path) -> str:
     """SHA-256 of the canonical JSON of {path: sha256} over the package's files."""
+    return tree_of(hashed_files(package))
+
+
+def tree_of(files: dict[str, str]) -> str:
+    return sha256(canonical({path: found for path, found in files.items() if path not in OUTSIDE_TREE}))
+
+
+def hashed_files(package: Path) -> dict[str, str]:
+    """path -> sha256 of every file but byte code."""
     files = {}
     for path in sorted(package.rglob("*")):
         relative = path.relative_to(package)
         if path.is_symlink():
             raise ValueError(f"{relative} is a link")
-        if path.is_file() and "__pycache__" not in relative.parts and str(relative) not in OUTSIDE_TREE:
+        if path.is_file() and "__pycache__" not in relative.parts:
             files[relative.as_posix()] = sha256(path.read_bytes())
-    return sha256(canonical(files))
+    return files
+
+
+def file_findings(package_sha256: str, package: Path) -> Iterator[str]:
+    """Files that are not those of SHA256SUMS; or this list itself, where a true one would make the recorded tree.
+
+    The first packages have no such list: nothing speaks for their MLmodel.
+    """
+    if not (package / SUMS).is_file():
+        return
+    files = hashed_files(package)
+    listed = {path: found for path, found in files.items() if path not in UNLISTED}
+    sums = "".join(f"{found}  {path}\n" for path, found in listed.items()).encode()
+    if (package / SUMS).read_bytes() == sums:
+        return
+    if tree_of(files | {SUMS: sha256(sums)}) == package_sha256:
+        yield f"{SUMS} is not the list of the files, which are those of the record"
+        return
+    lines = (package / SUMS).read_text("utf-8", errors="replace").splitlines()
+    recorded = {path: expected for expected, _, path in (line.partition("  ") for line in lines)}
+    for path in sorted(recorded.keys() | listed.keys()):
+        if recorded.get(path) != listed.get(path):
+            yield f"{path} is {listed.get(path, 'missing')}, {SUMS} says {recorded.get(path, 'nothing of it')}"
 
 
 # --- bytes -------------------------------------------------------------------------------------------

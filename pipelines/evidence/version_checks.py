@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-import yaml
 
 from pipelines import lineage
 from pipelines.errors import LclscError
@@ -21,7 +21,7 @@ from pipelines.files import md5_bytes, sha256_bytes
 from pipelines.ledger import Entry
 from pipelines.package import SOURCE_TAR, training_videos
 from pipelines.params import flat
-from pipelines.registry import COMPLETE, Registry, Version
+from pipelines.registry import COMPLETE, Registry, Run, Version
 
 WEIGHTS = "artifacts/model/model.safetensors"
 CARD = "artifacts/model/model.json"
@@ -33,16 +33,17 @@ def check_version(
     """All but the data: the record's copies, the package's files, parameters, weights, metrics."""
     name = f"version {version.version}"
     content = _bytes(package / lineage.FILE)
-    yield from checked("lineage_copies", name, _copy_problems(store, version, content, entries))
+    run = store.run(version.run_id)
+    yield from checked("lineage_copies", name, _copy_problems(store, version, run, content, entries))
     record = _parsed(content)
     yield from checked("lineage_record", name, _record_problems(record))
     if record is None:
         return
     yield from checked("package", name, _package_problems(record, package))
-    yield from checked("weights", name, _weight_problems(store, version, record, commit, package))
+    yield from checked("weights", name, _weight_problems(version, run, record, commit, package))
     yield from checked("commit", f"commit {commit.sha[:12]}", _commit_problems(record, commit))
-    yield from checked("params", name, _param_problems(store, version, record, commit))
-    yield from checked("metrics", name, _metric_problems(version, record, commit))
+    yield from checked("params", name, _param_problems(run, record, commit))
+    yield from checked("metrics", name, _metric_problems(record, commit))
     yield from checked(
         "registration", name, differing(f"{name}, tag {COMPLETE}", "complete", version.tags.get(COMPLETE))
     )
@@ -70,7 +71,7 @@ def _parsed(content: bytes | None) -> dict[str, Any] | None:
 
 
 def _copy_problems(
-    store: Registry, version: Version, content: bytes | None, entries: Sequence[Entry]
+    store: Registry, version: Version, run: Run, content: bytes | None, entries: Sequence[Entry]
 ) -> Iterator[Problem]:
     """Run, package, tags and ledger name one record. The ledger's word is the yardstick: it is chained."""
     name = f"version {version.version}"
@@ -85,9 +86,9 @@ def _copy_problems(
     copies = {
         f"tag lineage_sha256 of {name}": version.tags.get("lineage_sha256"),
         f"tag lineage_sha256 of its model {version.model_id}": store.model_tags(version).get("lineage_sha256"),
-        f"tag lineage_sha256 of its run {version.run_id}": store.run_tags(version.run_id).get("lineage_sha256"),
+        f"tag lineage_sha256 of its run {run.run_id}": run.tags.get("lineage_sha256"),
         f"{lineage.FILE} in the package": _sha256(content),
-        f"{lineage.FILE} kept with the run": _sha256(store.run_artifact(version.run_id, lineage.FILE)),
+        f"{lineage.FILE} kept with the run": _sha256(store.artifact(run, lineage.FILE)),
     }
     for where, found in copies.items():
         yield from differing(where, expected, found)
@@ -111,12 +112,15 @@ def _package_problems(record: dict[str, Any], package: Path) -> Iterator[Problem
     """The package's files are the recorded ones, and so is the code archive among them."""
     for finding in verify.record_findings(record, package):
         yield Problem(object=f"package {package.parent.name}", expected="as recorded", found=finding)
+    if not (package / lineage.SUMS).exists():
+        found = f"built before packages had {lineage.SUMS}"
+        yield Problem(object="MLmodel", expected="listed", found=found, unknown=True)
     archive = _bytes(package / SOURCE_TAR)
     yield from differing(SOURCE_TAR, record["source_tar_sha256"], _sha256(archive))
 
 
 def _weight_problems(
-    store: Registry, version: Version, record: dict[str, Any], commit: Commit, package: Path
+    version: Version, run: Run, record: dict[str, Any], commit: Commit, package: Path
 ) -> Iterator[Problem]:
     """Served weights are DVC's output of the commit, the recorded ones, and those of every tag."""
     expected = record["weights_sha256"]
@@ -124,8 +128,7 @@ def _weight_problems(
     yield from differing(
         f"tag weights_sha256 of version {version.version}", expected, version.tags.get("weights_sha256")
     )
-    tags = store.run_tags(version.run_id)
-    yield from differing(f"tag weights_sha256 of run {version.run_id}", expected, tags.get("weights_sha256"))
+    yield from differing(f"tag weights_sha256 of run {run.run_id}", expected, run.tags.get("weights_sha256"))
     for inner, path in (("models/model.safetensors", WEIGHTS), ("models/model.json", CARD)):
         recorded = commit.outs.get(inner, {}).get("md5")
         content = _bytes(package / path)
@@ -159,21 +162,20 @@ def _first_difference(expected: Any, found: Any, path: str = "") -> str:
     return f"{path or '/'} is {str(found)[:80]}, not {str(expected)[:80]}"
 
 
-def _param_problems(store: Registry, version: Version, record: dict[str, Any], commit: Commit) -> Iterator[Problem]:
+def _param_problems(run: Run, record: dict[str, Any], commit: Commit) -> Iterator[Problem]:
     """params.yaml of the commit, the record and MLflow's run say the same."""
-    document = yaml.safe_load(commit.text("params.yaml")) or {}
-    logged = store.run_params(version.run_id)
+    document = commit.params
     for section, values in record["params"].items():
         if values != document.get(section):
             found = _first_difference(values, document.get(section))
             yield Problem(object=f"params.yaml: {section}", expected="as recorded", found=found)
     committed = flat({section: document.get(section, {}) for section in record["params"]})
     expected = {name: str(value) for name, value in committed.items()}
-    for name in sorted(expected.keys() | logged.keys()):
-        yield from differing(f"parameter {name} of run {version.run_id}", expected.get(name), logged.get(name))
+    for name in sorted(expected.keys() | run.params.keys()):
+        yield from differing(f"parameter {name} of run {run.run_id}", expected.get(name), run.params.get(name))
 
 
-def _metric_problems(version: Version, record: dict[str, Any], commit: Commit) -> Iterator[Problem]:
+def _metric_problems(record: dict[str, Any], commit: Commit) -> Iterator[Problem]:
     """The recorded figures are those of the commit's evaluation, whose predictions give the same again."""
     report, predictions = commit.output("reports/evaluate.json"), commit.output("reports/predictions.parquet")
     if report is None:
@@ -182,9 +184,6 @@ def _metric_problems(version: Version, record: dict[str, Any], commit: Commit) -
     figures = json.loads(report)["metrics"]
     for name in sorted(record["metrics"].keys() | figures.keys()):
         yield from differing(f"metric {name}", record["metrics"].get(name), figures.get(name))
-    if version.tags.get("git_commit") == commit.sha and "evaluated" not in version.tags:
-        tagged = json.loads(version.tags.get("metrics", "null"))
-        yield from differing(f"tag metrics of version {version.version}", record["metrics"], tagged)
     if predictions is not None:
         yield from differing("macro_f1 from predictions.parquet", figures["macro_f1"], _macro_f1(predictions))
 
@@ -200,7 +199,12 @@ def _macro_f1(content: bytes) -> float:
 
 
 def videos_of(package: Path, commit: Commit) -> dict[str, str]:
-    """video -> patient, of everything a version was fitted, calibrated or tested on."""
-    listed = training_videos(package) if (package / "training_videos.json").is_file() else frozenset()
-    tested = {row["video_id"] for row in commit.tables}
-    return {video: commit.patients[video] for video in sorted(listed | tested) if video in commit.patients}
+    """video -> patient, of everything a version was fitted, calibrated or tested on.
+
+    A list in the package that cannot be read is reported by ``package``; the tables hold the same videos.
+    """
+    listed: frozenset[str] = frozenset()
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        listed = training_videos(package)
+    used = {row["video_id"] for row in commit.tables}
+    return {video: commit.patients[video] for video in sorted(listed | used) if video in commit.patients}

@@ -1,8 +1,8 @@
 """Build a model package: an MLflow pyfunc from code that carries this project's readers with it.
 
 MLmodel, model_code.py, artifacts/model/{model.safetensors, model.json}, code/{lclsc, pipelines},
-training_videos.json, source.tar, requirements.txt, a synthetic input example, and lineage.json (by ``lineage.write``).
-No pickle. The same weights, code and pins give the same tree digest on one machine.
+training_videos.json, source.tar, requirements.txt, a synthetic input example, SHA256SUMS over all of these, and
+lineage.json (by ``lineage.write``). No pickle. The same weights, code and pins give the same bytes on one machine.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 import grimp
 import numpy as np
 
-from pipelines import settings
+from pipelines import lineage, settings
 from pipelines.errors import StageError
-from pipelines.files import TEMPORARY_PREFIX, read_json, write_json
+from pipelines.files import TEMPORARY_PREFIX, read_json, write_json, write_text
 from pipelines.package import source_archive
 from pipelines.workspace import Workspace
 
@@ -54,6 +54,7 @@ def build_package(
         _save(draft / "package", model, sources, requirements)
         _note_videos(draft / "package", videos)
         source_archive.write(draft / "package" / source_archive.FILE)
+        lineage.write_sums(draft / "package")
         shutil.rmtree(out, ignore_errors=True)
         (draft / "package").rename(out)
     return out
@@ -103,7 +104,8 @@ def _save(out: Path, model: Path, sources: Path, requirements: Sequence[str]) ->
 
 
 def _forget_this_machine(package: Path) -> None:
-    """MLflow notes where model code and weights were copied from; it loads by their place in the package."""
+    """MLflow notes where model code and weights came from, a clock and a random id; it loads without any of them."""
+    import yaml
     from mlflow.models import Model
 
     card = Model.load(str(package))
@@ -111,7 +113,8 @@ def _forget_this_machine(package: Path) -> None:
     flavor["model_code_path"] = MODEL_CODE.name
     for artifact in flavor["artifacts"].values():
         artifact["uri"] = artifact["path"]
-    card.save(str(package / "MLmodel"))
+    facts = {name: value for name, value in card.to_dict().items() if name not in ("utc_time_created", "model_uuid")}
+    write_text(package / "MLmodel", yaml.safe_dump(facts))
 
 
 def _signature() -> Any:

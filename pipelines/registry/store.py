@@ -60,6 +60,17 @@ class Version:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, as it stood when it was asked for; its files lie at ``location``, a folder or an address."""
+
+    run_id: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    location: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Submission:
     """What is registered: a sealed package and what explains it."""
 
@@ -283,14 +294,28 @@ class Registry:
         """Tags of the logged model behind a version."""
         return dict(self.client.get_logged_model(version.model_id).tags)
 
-    def run_tags(self, run_id: str) -> dict[str, str]:
-        return dict(self.client.get_run(run_id).data.tags)
-
-    def run_params(self, run_id: str) -> dict[str, str]:
-        return dict(self.client.get_run(run_id).data.params)
+    def run(self, run_id: str) -> Run:
+        """What MLflow says of a run, in one question."""
+        found = self.client.get_run(run_id)
+        data = found.data
+        return Run(
+            run_id=run_id,
+            tags=dict(data.tags),
+            params=dict(data.params),
+            metrics=dict(data.metrics),
+            location=str(found.info.artifact_uri),
+        )
 
     def run_artifact(self, run_id: str, name: str) -> bytes | None:
         """The bytes of one file kept with a run; None where it has none."""
+        return self.artifact(self.run(run_id), name)
+
+    def artifact(self, run: Run, name: str) -> bytes | None:
+        """The same, of a run that was asked for already."""
+        if "://" not in run.location:
+            path = Path(run.location) / name
+            return path.read_bytes() if path.is_file() else None
+        run_id = run.run_id
         if name not in {entry.path for entry in self.client.list_artifacts(run_id)}:
             return None
         with tempfile.TemporaryDirectory(prefix="lclsc-artifact-") as folder:

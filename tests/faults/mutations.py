@@ -52,6 +52,20 @@ def _link(source: str, target: str) -> None:
     Path(target).hardlink_to(source)
 
 
+def restore(workspace: Path, changed: Path) -> None:
+    """Make a mutated ``copy`` what it was: what is not the very file of the workspace is linked to it again."""
+    wanted = {path.relative_to(workspace): path for path in workspace.rglob("*") if path.is_file()}
+    for path in [path for path in changed.rglob("*") if path.is_file() or path.is_symlink()]:
+        original = wanted.get(path.relative_to(changed))
+        if original is None or not path.samefile(original):
+            path.unlink()
+    for name, original in wanted.items():
+        if not (changed / name).exists() and not {"locks", "ray"} & set(name.parts):
+            (changed / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(str(original), str(changed / name))
+    replace(changed / "mlflow.db", (workspace / "mlflow.db").read_bytes())
+
+
 def replace(path: Path, content: bytes) -> None:
     path.chmod(0o644)
     path.unlink()
@@ -114,30 +128,66 @@ def _swap(store: str) -> Mutator:
     return mutator
 
 
-def _rename(root: Path, chance: random.Random) -> Mutation:
-    victim = chance.choice(_objects(root, ".dvc/cache"))
-    victim.rename(victim.with_name(victim.name[::-1]))
-    return Mutation("rename an object of the cache", _name(victim))
+def _rename(store: str) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        victim = chance.choice(_objects(root, store))
+        victim.rename(victim.with_name(victim.name[::-1]))
+        return Mutation(f"rename {store}", _name(victim))
+
+    return mutator
+
+
+def _in_place(change: Callable[[Path, random.Random], None]) -> Mutator:
+    """What the next stage would read, in the workspace itself."""
+
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        folders = ("videos", "masks", "data", "models")
+        files = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
+        victim = chance.choice([path for path in files if path.stat().st_size and path.name[0] != "."])
+        change(victim, chance)
+        return Mutation(f"{change.__name__.strip('_')} a file in its place", str(victim.relative_to(root)))
+
+    return mutator
 
 
 def _package_files(root: Path) -> list[Path]:
-    outside = {"MLmodel", "registered_model_meta"}
+    package = _package(root)
+    return sorted(path for path in package.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def _package(root: Path) -> Path:
     (package,) = root.glob("mlartifacts/models/*/artifacts")
-    return sorted(
-        path for path in package.rglob("*") if path.is_file() and path.stat().st_size and path.name not in outside
-    )
+    return package
 
 
 def _of_package(change: Callable[[Path, random.Random], None]) -> Mutator:
     def mutator(root: Path, chance: random.Random) -> Mutation:
         victim = chance.choice(_package_files(root))
         change(victim, chance)
-        return Mutation(
-            f"{change.__name__.strip('_')} a file of the package",
-            "lineage" if victim.name == "lineage.json" else "package",
-        )
+        name = victim.relative_to(_package(root)).as_posix()
+        return Mutation(f"{change.__name__.strip('_')} a file of the package", name)
 
     return mutator
+
+
+def _package_renamed(root: Path, chance: random.Random) -> Mutation:
+    victim = chance.choice(_package_files(root))
+    victim.rename(victim.with_name(f"{victim.name}x"))
+    return Mutation("rename a file of the package", victim.relative_to(_package(root)).as_posix())
+
+
+def _package_added(root: Path, chance: random.Random) -> Mutation:
+    """A module that Python would find before another one."""
+    (_package(root) / "code" / "numpy.py").write_bytes(chance.randbytes(40))
+    return Mutation("add a file to the package", "code/numpy.py")
+
+
+def _packages_swapped(root: Path, chance: random.Random) -> Mutation:
+    one, two = chance.sample([path for path in _package_files(root) if "pipelines" in path.parts], 2)
+    first, second = one.read_bytes(), two.read_bytes()
+    replace(one, second)
+    replace(two, first)
+    return Mutation("swap two files of the package", one.relative_to(_package(root)).as_posix())
 
 
 def _weights(root: Path, chance: random.Random) -> Mutation:
@@ -149,10 +199,14 @@ def _weights(root: Path, chance: random.Random) -> Mutation:
     return Mutation("replaced weights", "model.safetensors")
 
 
-def _run_record(root: Path, chance: random.Random) -> Mutation:
-    (victim,) = root.glob("mlartifacts/*/artifacts/lineage.json")
-    _flip(victim, chance)
-    return Mutation("flip the record kept with the run", "lineage.json kept with the run")
+def _of_run(change: Callable[[Path, random.Random], None]) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        name = chance.choice(RUN_FILES)
+        (victim,) = root.glob(f"mlartifacts/*/artifacts/{name}")
+        change(victim, chance)
+        return Mutation(f"{change.__name__.strip('_')} a file kept with the run", name)
+
+    return mutator
 
 
 def _cell(name: str) -> Mutator:
@@ -248,22 +302,64 @@ def _alias_deleted(root: Path, _: random.Random) -> Mutation:
 
 
 def _version_tag(root: Path, chance: random.Random) -> Mutation:
-    name = chance.choice(["lineage_sha256", "weights_sha256", "git_commit", "registration", "metrics"])
+    name = chance.choice(["registration", "gate", "gate_sha256", *TAGS])
     value = {"registration": "begun", "metrics": '{"macro_f1":1}', "git_commit": "HEAD"}.get(name, "0" * 64)
     _execute(root, "UPDATE model_version_tags SET value = ? WHERE key = ?", value, name)
-    return Mutation(f"tag {name} of the version", "" if name in ("registration", "git_commit") else name)
+    named = {"registration": "version 1, in the registry", "git_commit": "commit"}.get(name, f"tag {name} of version 1")
+    return Mutation(f"tag {name} of the version", named)
 
 
-def _run_tag(root: Path, chance: random.Random) -> Mutation:
-    name = chance.choice(["lineage_sha256", "weights_sha256"])
-    _execute(root, "UPDATE tags SET value = ? WHERE key = ?", "0" * 64, name)
-    return Mutation(f"tag {name} of the run", f"tag {name}")
+def _tag_of(table: str, carrier: str) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        name = chance.choice(TAGS)
+        if chance.random() < 0.5:
+            _execute(root, f"UPDATE {table} SET {_column(table)} = ? WHERE {_key(table)} = ?", "0" * 64, name)
+        else:
+            _execute(root, f"DELETE FROM {table} WHERE {_key(table)} = ?", name)
+        return Mutation(f"tag {name} of the {carrier}", f"tag {name} of ")
+
+    return mutator
+
+
+def _column(table: str) -> str:
+    return "tag_value" if table == "logged_model_tags" else "value"
+
+
+def _key(table: str) -> str:
+    return "tag_key" if table == "logged_model_tags" else "key"
 
 
 def _param(root: Path, chance: random.Random) -> Mutation:
-    name = chance.choice(["train.epochs", "train.seed", "extract.side_px", "evaluate.bootstrap"])
+    name = _any_key(root, "params", chance)
     _execute(root, "UPDATE params SET value = '7777' WHERE key = ?", name)
-    return Mutation(f"parameter {name} of the run", name)
+    return Mutation(f"parameter {name} of the run", f"parameter {name} ")
+
+
+def _metric(root: Path, chance: random.Random) -> Mutation:
+    """As a person would see it on MLflow's page: one of the figures that evaluation gave."""
+    record = json.loads((_package(root) / "lineage.json").read_bytes())
+    name = chance.choice(sorted(name for name, value in record["metrics"].items() if value is not None))
+    for table in ("metrics", "latest_metrics"):
+        _execute(root, f"UPDATE {table} SET value = value + 0.125 WHERE key = ?", name)
+    return Mutation(f"metric {name} of the run", f"metric {name} ")
+
+
+def _model_exchanged(root: Path, chance: random.Random) -> Mutation:
+    """The registry points elsewhere: to another model, run or place."""
+    statement, named = chance.choice(
+        [
+            ("UPDATE model_versions SET source = 'models:/m-' || hex(randomblob(16))", "version 1"),
+            ("UPDATE model_versions SET run_id = lower(hex(randomblob(16)))", "version 1"),
+            ("UPDATE logged_models SET artifact_location = artifact_location || 'x'", "lineage.json in the package"),
+        ]
+    )
+    _execute(root, statement)
+    return Mutation("the registry points elsewhere", named)
+
+
+def _any_key(root: Path, table: str, chance: random.Random) -> str:
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        return str(chance.choice(sorted(row[0] for row in database.execute(f"SELECT DISTINCT key FROM {table}"))))
 
 
 def _git_object(root: Path, chance: random.Random) -> Mutation:
@@ -273,9 +369,33 @@ def _git_object(root: Path, chance: random.Random) -> Mutation:
     names = sorted(line.split()[0] for line in listed)  # what no commit reaches is nobody's evidence
     victim = root / ".git" / "objects" / (name := chance.choice(names))[:2] / name[2:]
     chance.choice((_flip, _truncate, _delete))(victim, chance)
-    return Mutation("a damaged object of git", "")
+    return Mutation("a damaged object of git", name)
 
 
+TAGS = (
+    "retrain.key",
+    "train.key",
+    "data_version",
+    "git_commit",
+    "weights_sha256",
+    "package_sha256",
+    "lineage_sha256",
+    "platform",
+    "metrics",
+)
+OWN_FILES = (
+    "params.yaml",
+    "dvc.lock",
+    "dvc.yaml",
+    "code.json",
+    "videos.dvc",
+    "masks.dvc",
+    "manifest.csv",
+    "workspace.json",
+    "prefect.yaml",
+    ".dvc/config",
+)
+RUN_FILES = ("lineage.json", "gate.json", "extract.json", "train.json", "evaluate.json", "predictions.parquet")
 STORES = (".dvc/cache", "remotes/storage", "remotes/identified")
 
 MUTATORS: dict[str, Mutator] = {
@@ -285,15 +405,19 @@ MUTATORS: dict[str, Mutator] = {
         for change in (_flip, _truncate, _delete)
     },
     **{f"swap {store}": _swap(store) for store in STORES},
-    "rename": _rename,
+    **{f"rename {store}": _rename(store) for store in STORES},
+    **{f"in place {change.__name__}": _in_place(change) for change in (_flip, _truncate)},
     **{f"package {change.__name__}": _of_package(change) for change in (_flip, _truncate, _delete)},
+    "package renamed": _package_renamed,
+    "package added": _package_added,
+    "package swapped": _packages_swapped,
     "weights": _weights,
-    "run record": _run_record,
+    **{f"run {change.__name__}": _of_run(change) for change in (_flip, _truncate, _delete)},
     **{f"cell {name}": _cell(name) for name in ("manifest.csv", "splits.csv", "provenance.csv")},
-    **{f"reorder {name}": _reorder(name) for name in ("manifest.csv", "splits.csv")},
+    **{f"reorder {name}": _reorder(name) for name in ("manifest.csv", "splits.csv", "provenance.csv")},
     **{
         f"{change.__name__} {name}": _of_file(name, change)
-        for name in ("params.yaml", "dvc.lock", "dvc.yaml", "code.json", "videos.dvc", "masks.dvc", "manifest.csv")
+        for name in OWN_FILES
         for change in (_flip, _truncate, _delete)
     },
     **{
@@ -304,6 +428,9 @@ MUTATORS: dict[str, Mutator] = {
     "alias moved": _alias_moved,
     "alias deleted": _alias_deleted,
     "version tag": _version_tag,
-    "run tag": _run_tag,
+    "run tag": _tag_of("tags", "run"),
+    "model tag": _tag_of("logged_model_tags", "model"),
     "param": _param,
+    "metric": _metric,
+    "model exchanged": _model_exchanged,
 }

@@ -69,6 +69,7 @@ def test_the_same_model_makes_the_same_tree_and_the_record_names_it(
     package: Path, make_package: Callable[..., Path]
 ) -> None:
     again = make_package(Workspace(package.parent), package.parent / "again")
+    assert (again / lineage.SUMS).read_bytes() == (package / lineage.SUMS).read_bytes()
     assert lineage.tree_digest(again) == lineage.tree_digest(package)
     assert lineage.verify_package(package) == lineage.verify_package(again)
 

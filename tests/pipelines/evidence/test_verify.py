@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines import ledger, lineage
@@ -114,8 +114,7 @@ def test_an_unfinished_move_of_an_alias_is_named(sound: Path, tmp_path: Path) ->
 def test_one_flipped_bit_anywhere_is_found(sound: Path, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     folder = Path(shutil.copytree(sound, tmp_path / "copy"))
-    outside = {"MLmodel", "registered_model_meta"}
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in outside)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     victim = chance.choice([path for path in files if path.stat().st_size])
     content = bytearray(victim.read_bytes())
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
@@ -123,6 +122,18 @@ def test_one_flipped_bit_anywhere_is_found(sound: Path, tmp_path: Path, seed: in
     assert findings(folder), victim.name
 
 
+@pytest.mark.parametrize("name", ["MLmodel", "SHA256SUMS", "code/lclsc/model.py", "requirements.txt"])
+def test_the_file_of_a_package_that_was_changed_is_named(sound: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "copy"))
+    path = folder / "package" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    named = [finding for finding in findings(folder) if finding.startswith(f"package: {name} ")]
+    assert len(named) == 1
+    path.unlink()
+    assert findings(folder)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(VALUES)
 def test_its_canonical_json_is_rfc_8785(value: Any) -> None:
     try:
