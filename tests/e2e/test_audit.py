@@ -13,7 +13,7 @@ import pytest
 from e2e.line import LCLSC, Line
 from faults import mutations
 
-from pipelines import ledger, locks
+from pipelines import ledger, locks, register, registry
 from pipelines.evidence import audit, trace
 from pipelines.evidence.object_checks import Sample
 from pipelines.workspace import Workspace
@@ -96,6 +96,26 @@ def test_an_audit_works_while_somebody_else_holds_the_workspace(built: Line, tmp
     root = mutations.copy(built.root, tmp_path / "workspace")
     with locks.one_writer(Workspace(root)):
         assert audited(root).verdict == "pass"
+
+
+def test_a_version_that_was_evaluated_again_still_passes(built: Line, tmp_path: Path) -> None:
+    """New test patients renew key, data version and figures of a version, and the ledger says so."""
+    workspace = Workspace(built.copy(tmp_path / "workspace").root)
+    store = registry.connect(workspace)
+    key = "e" * 64
+    register._evaluated_again(workspace, store, store.versions()[0], key)
+    store.set_version_tag("1", registry.KEY, key)
+    assert audited(workspace.root).verdict == "pass"
+    store.set_version_tag("1", registry.KEY, "f" * 64)
+    failed = [check.object for check in audited(workspace.root).checks if check.verdict == "fail"]
+    assert failed == [f"tag {registry.KEY} of version 1"]
+
+
+def test_settings_of_dvc_that_nobody_can_read_are_named(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    mutations.replace(root / ".dvc" / "config", b"['remote")
+    report = audited(root)
+    assert [check.object for check in report.checks if check.verdict == "fail"] == [".dvc/config"]
 
 
 def test_a_lost_remote_is_unknown_and_does_not_pass(built: Line, tmp_path: Path) -> None:
