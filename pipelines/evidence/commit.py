@@ -179,8 +179,12 @@ class Commit:
 
 
 def _parsed(text: str) -> Any:
-    """By the parser in C, ten times as fast; where YAML comes without one, by the other."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (both are safe)
+    """As ``yaml.safe_load``, by the parser in C where YAML comes with it: ten times as fast."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def history(workspace: Workspace) -> Iterator[Commit]:
