@@ -66,7 +66,7 @@ def lclsc_step(encoder: str, side_px: int, batch: int, shards: int) -> Callable[
     whole = [ShardBatch(**dict(zip(names, part, strict=True))) for part in parts]
 
     def step() -> None:
-        at = {"step": 50, "total_steps": 100, "seed": 0, "epoch": 0}
+        at = {"step": 60, "total_steps": 100, "seed": 0, "epoch": 0}
         result = train_step(model, whole, settings, **at, world=World(), logical_shards=shards)
         assert min(result.counts.values()) > 0
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=False)

@@ -15,7 +15,7 @@ class GlobalEmbeddings(nn.Module):
     vectors: Tensor
     seen: Tensor
 
-    def __init__(self, *, classes: int, embedding_dim: int, momentum: float = 0.99) -> None:
+    def __init__(self, *, classes: int, embedding_dim: int, momentum: float = 0.95) -> None:
         super().__init__()
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"momentum is {momentum}: it must be in [0, 1)")

@@ -77,7 +77,7 @@ class LCLSC(nn.Module):
         *,
         classes: int,
         embedding_dim: int = 128,
-        momentum: float = 0.99,
+        momentum: float = 0.95,
         encoder_bfloat16: bool = False,
     ) -> None:
         super().__init__()

@@ -8,18 +8,21 @@ from lclsc.consistency import ConsistencyKind
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
-    """Weights and shapes of the losses; ranges are checked on construction."""
+    """Weights and shapes of the losses; ranges are checked on construction.
 
-    temperature: float = 0.1  # > 0
-    rho: float = 0.2  # share of cells pooled at either end, (0, 0.5]
+    The defaults are those of ``params.yaml``, chosen on validation patients: see ``docs/experiments.md``.
+    """
+
+    temperature: float = 0.03  # > 0
+    rho: float = 0.1  # share of cells pooled at either end, (0, 0.5]
     delta: float = 0.8  # wanted contrast T+ - T-, [0, 1]
     beta: float = 0.5  # weight of TK within the saliency part, >= 0
     lam: float = 1.0  # weight of the saliency part after the ramp, >= 0
-    ramp_start: float = 0.05  # share of steps with weight 0
-    ramp_end: float = 0.20  # share of steps after which the weight is full
+    ramp_start: float = 0.3  # share of steps with weight 0
+    ramp_end: float = 0.6  # share of steps after which the weight is full
     consistency: ConsistencyKind = "mse"
     class_balanced: bool = False  # denominators of LCL per class
-    global_keys: bool = False  # seen global embeddings join the keys of LCL
+    global_keys: bool = True  # seen global embeddings join the keys of LCL
 
     def __post_init__(self) -> None:
         rules = {
@@ -40,7 +43,7 @@ class ObjectiveSettings:
         return self.lam * ramp(step, total_steps, start=self.ramp_start, end=self.ramp_end)
 
 
-def ramp(step: int, total_steps: int, *, start: float = 0.05, end: float = 0.20) -> float:
+def ramp(step: int, total_steps: int, *, start: float, end: float) -> float:
     """0 for the first ``start`` of the steps, 1 from ``end`` on, linear between."""
     done = step / max(total_steps, 1)
     if done >= end:

@@ -63,7 +63,7 @@ def train(world: World, reduction: str, logical_shards: int) -> dict[str, object
             model,
             shards,
             ObjectiveSettings(),
-            step=50 + step,
+            step=60 + step,
             total_steps=100,
             seed=0,
             epoch=step,
@@ -114,7 +114,7 @@ def label_contrast_of_the_step(shards: int, *, balanced: bool) -> dict[str, obje
     result = train_step(
         model,
         [in_double(index) for index in range(shards)],
-        ObjectiveSettings(temperature=0.1, class_balanced=balanced),
+        ObjectiveSettings(temperature=0.1, class_balanced=balanced, global_keys=False),
         step=0,
         total_steps=100,
         seed=0,

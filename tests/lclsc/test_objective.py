@@ -6,13 +6,14 @@ from lclsc import ObjectiveSettings, ramp
 
 
 def test_the_ramp_is_flat_then_linear_then_flat():
-    assert [ramp(step, 100) for step in (0, 4, 5)] == [0.0, 0.0, 0.0]
-    assert ramp(12, 96) == pytest.approx(0.5)  # 12.5 %: half way from 5 % to 20 %
-    assert [ramp(step, 100) for step in (20, 99, 1000)] == [1.0, 1.0, 1.0]
+    early = {"start": 0.05, "end": 0.2}
+    assert [ramp(step, 100, **early) for step in (0, 4, 5)] == [0.0, 0.0, 0.0]
+    assert ramp(12, 96, **early) == pytest.approx(0.5)  # 12.5 %: half way from 5 % to 20 %
+    assert [ramp(step, 100, **early) for step in (20, 99, 1000)] == [1.0, 1.0, 1.0]
 
 
 def test_the_ramp_never_falls():
-    values = [ramp(step, 137) for step in range(137)]
+    values = [ramp(step, 137, start=0.3, end=0.6) for step in range(137)]
     assert values == sorted(values)
 
 
@@ -21,7 +22,8 @@ def test_a_ramp_of_no_length_is_a_switch():
 
 
 def test_the_weight_is_lambda_times_the_ramp():
-    assert ObjectiveSettings(lam=3.0).saliency_weight(50, 100) == 3.0
+    assert ObjectiveSettings(lam=3.0).saliency_weight(60, 100) == 3.0
+    assert ObjectiveSettings(lam=3.0).saliency_weight(45, 100) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from lclsc import (
     train_step,
 )
 
-SETTINGS = ObjectiveSettings()
+SETTINGS = ObjectiveSettings(temperature=0.1, global_keys=False)
 
 
 def fresh(*, seen: bool = True, encoder: str = "compact") -> LCLSC:
@@ -55,7 +55,7 @@ def cut(batch: ShardBatch, shards: int) -> list[ShardBatch]:
 
 
 def one_step(model: LCLSC, shards: list[ShardBatch], settings: ObjectiveSettings = SETTINGS, **changes) -> StepResult:
-    arguments = {"step": 50, "total_steps": 100, "seed": 3, "epoch": 1, "world": World()}
+    arguments = {"step": 60, "total_steps": 100, "seed": 3, "epoch": 1, "world": World()}
     return train_step(model, shards, settings, **(arguments | {"logical_shards": len(shards)} | changes))
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
+import lclsc
 from pipelines import checkpoint, params, training
 from pipelines.workspace import template_file
 
@@ -46,6 +47,12 @@ def samples(seed: int, patients: int) -> training.Samples:
         patients=[f"p{index // 4}" for index in range(count)],
         videos=[f"v{index // 2}" for index in range(count)],
     )
+
+
+def test_the_library_begins_with_the_settings_that_params_yaml_ships() -> None:
+    shipped = params.load(template_file("params.yaml")).train
+    assert training.objective(shipped) == lclsc.ObjectiveSettings()
+    assert lclsc.GlobalEmbeddings(classes=2, embedding_dim=4).momentum == shipped.momentum
 
 
 def trainer(chosen: params.TrainParams | None = None) -> training.Trainer:
