@@ -29,6 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import grimp
+
 from harness import ROOT, InProcess, Options, Report, at_least, at_most, contest, figure, run_race
 from orchestration import LCLSC, taken_in
 from peers.serve import Numbers
@@ -119,7 +121,10 @@ def results(
 @cache
 def _file() -> Path:
     """Once: what runs is what was there when it began."""
-    sources = [*sorted((ROOT / "pipelines" / "evidence").glob("*.py")), Path(mutations.__file__)]
+    graph = grimp.build_graph("pipelines", cache_dir=None)
+    names = {audit.__name__} | graph.find_upstream_modules(audit.__name__)
+    own = sorted(name for name in names if name.startswith("pipelines.evidence."))
+    sources = [*(ROOT / f"{name.replace('.', '/')}.py" for name in own), Path(mutations.__file__)]
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
     return STATE / f"outcomes-{digest[:16]}.jsonl"
 

@@ -153,7 +153,7 @@ class Store:
         if source is None:
             return None
         try:
-            blobs = fingerprint.thinned(_unpacked(run_isolated(fingerprint_of, source)))
+            blobs = blobs_of(source)
         except LclscError:
             return None
         self.write(video_id, blobs)
@@ -167,12 +167,19 @@ class Store:
 
     def prune(self, video_ids: set[str]) -> None:
         """Forget what the manifest does not name any more."""
-        for path in self.folder.glob("*.npy"):
-            if path.stem not in video_ids:
-                path.unlink()
+        self.forget({path.stem for path in self.folder.glob("*.npy")} - video_ids)
+
+    def forget(self, video_ids: set[str]) -> None:
+        for video_id in video_ids:
+            self._path(video_id).unlink(missing_ok=True)
 
     def _path(self, video_id: str) -> Path:
         return self.folder / f"{video_id}.npy"
+
+
+def blobs_of(source: Path) -> Blobs:
+    """As kept, from the video itself; VideoError where it cannot be decoded."""
+    return fingerprint.thinned(_unpacked(run_isolated(fingerprint_of, source)))
 
 
 def fingerprint_of(path: str) -> str:

@@ -20,6 +20,7 @@ from pipelines.evidence import withdrawals
 from pipelines.evidence.check import Check, Verdict, checked, differing, guarded, verdict_of
 from pipelines.evidence.check import Problem as Problem
 from pipelines.evidence.commit import Commit, history
+from pipelines.evidence.copy_checks import check_copies
 from pipelines.evidence.data_checks import check_data
 from pipelines.evidence.ledger_checks import check_aliases, check_ledger, entries_of
 from pipelines.evidence.object_checks import Sample, check_objects, check_places
@@ -92,6 +93,7 @@ def run(
         snapshot = _snapshot(workspace, stack)
         targets = _targets(workspace, snapshot.versions, names, everything=everything)
         checks = list(_checks(workspace, snapshot, targets, sample))
+    checks += _copy_checks(snapshot.entries, targets, sample, deep=deep)
     checks += _pixel_checks(snapshot.entries, targets) if deep else []
     report = AuditReport(targets=[target.name for target in targets], sample=sample, checks=checks)
     if record:
@@ -122,6 +124,13 @@ def _checks(workspace: Workspace, snapshot: Snapshot, targets: list[Target], sam
     with progress.track("audit", total, "objects") as tracker:
         for target in targets:
             yield from _target_checks(snapshot, target, here, sample, lambda count: tracker.advance(by=count))
+
+
+def _copy_checks(entries: list[Entry], targets: list[Target], sample: Sample, *, deep: bool) -> Iterator[Check]:
+    withdrawn = withdrawals.of(entries)
+    for target in targets:
+        checks = check_copies(target.commit, withdrawn=withdrawn.patients, sample=sample, deep=deep)
+        yield from guarded("patients_disjoint", target.name, checks)
 
 
 def _pixel_checks(entries: list[Entry], targets: list[Target]) -> Iterator[Check]:

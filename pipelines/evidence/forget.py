@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import ledger, manifest, prediction_log, progress, quarantine, registry, versioning
+from pipelines import ledger, manifest, near_copy_check, prediction_log, progress, quarantine, registry, versioning
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
 from pipelines.evidence.ledger_checks import entries_of
@@ -28,7 +28,7 @@ from pipelines.workspace import Workspace
 PICTURES = ("report.html", "saliency_sheet.png")
 """Kept with a run, and showing frames of its test patients."""
 
-WITH_PIXELS = ("scores", "observed", "ray", "reproduce", "packages", "near_copies")
+WITH_PIXELS = ("scores", "observed", "ray", "reproduce", "packages")
 """Folders of .state that hold frames, maps of them, or what was computed frame by frame; all can be made again."""
 
 
@@ -92,6 +92,7 @@ def _remove_files(workspace: Workspace, videos: set[str]) -> None:
             _remove(path)
     for name in WITH_PIXELS:
         _remove(workspace.state / name)
+    near_copy_check.Store(workspace).forget(videos)
     prediction_log.remove(workspace.served, videos)
     for path in (workspace.report_page, workspace.saliency_picture):
         _remove(path)

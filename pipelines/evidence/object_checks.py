@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines import object_stores
 from pipelines.evidence.check import Check, Problem, checked
 from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.object_stores import ObjectStore, StoreUnreachableError
 
+Thing = TypeVar("Thing")
 READERS = 2  # hashing leaves Python's lock; more threads than cores gain nothing
 
 
@@ -25,10 +27,10 @@ class Sample:
     size: int | None = None
     seed: int = 0
 
-    def of(self, objects: Sequence[StoredObject]) -> list[StoredObject]:
-        if self.size is None or self.size >= len(objects):
-            return list(objects)
-        return random.Random(self.seed).sample(list(objects), self.size)  # noqa: S311 (no secret)
+    def of(self, things: Sequence[Thing]) -> list[Thing]:
+        if self.size is None or self.size >= len(things):
+            return list(things)
+        return random.Random(self.seed).sample(list(things), self.size)  # noqa: S311 (no secret)
 
 
 def check_objects(

@@ -50,8 +50,8 @@ def _problems(commit: Commit, rows: list[dict[str, str]], params: ExtractParams)
 
 def _video_problems(commit: Commit, row: dict[str, str], params: ExtractParams, folder: Path) -> Iterator[Problem]:
     video_id = row["video_id"]
-    source = _fetched(commit, folder, f"videos/{video_id}")
-    mask = _fetched(commit, folder, f"masks/{video_id}") if row.get("mask_shard") else None
+    source = fetched(commit, folder, f"videos/{video_id}")
+    mask = fetched(commit, folder, f"masks/{video_id}") if row.get("mask_shard") else None
     if source is None:
         yield Problem(object=f"video {video_id}", expected="an intact copy", found="none", unknown=True)
         return
@@ -74,7 +74,7 @@ def _video_problems(commit: Commit, row: dict[str, str], params: ExtractParams, 
         yield from differing(row["mask_shard"], row["mask_shard_sha256"], sha256_file(folder / row["mask_shard"]))
 
 
-def _fetched(commit: Commit, folder: Path, stem: str) -> Path | None:
+def fetched(commit: Commit, folder: Path, stem: str) -> Path | None:
     """The file or folder of frames called ``stem``, copied from the stores; None where there is no intact one."""
     found = None
     for stored in commit.objects:
