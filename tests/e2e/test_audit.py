@@ -118,6 +118,24 @@ def test_settings_of_dvc_that_nobody_can_read_are_named(built: Line, tmp_path: P
     assert [check.object for check in report.checks if check.verdict == "fail"] == [".dvc/config"]
 
 
+def test_a_recording_that_stands_in_two_splits_under_two_names_is_found(built: Line, tmp_path: Path) -> None:
+    """Intake would have set it aside: here one video's fingerprint is given to a video of another split."""
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    of_split = {row["split"]: row["video_id"] for row in audit.head(Workspace(root)).commit.tables}
+    kept = {split: next(root.glob(f".state/near_copies/*/{video}.npy")) for split, video in of_split.items()}
+    mutations.replace(kept["train"], kept["test"].read_bytes())
+    (problem,) = (check for check in audited(root).checks if check.verdict == "fail")
+    assert (problem.name, problem.object) == ("patients_disjoint", f"video {of_split['test']}, in test")
+    assert of_split["train"] in problem.found
+
+
+def test_lost_fingerprints_are_computed_from_the_videos_and_not_kept(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    shutil.rmtree(root / ".state" / "near_copies")
+    assert audited(root).verdict == "pass"
+    assert not (root / ".state" / "near_copies").exists()
+
+
 def test_a_lost_remote_is_unknown_and_does_not_pass(built: Line, tmp_path: Path) -> None:
     root = mutations.copy(built.root, tmp_path / "workspace")
     (root / "remotes").rename(root / "elsewhere")
