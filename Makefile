@@ -6,7 +6,7 @@ LCLSC := $(BIN)/lclsc
 # Processes that share the tests.
 WORKERS ?= 2
 
-.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo supply-chain clean-demo
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo supply-chain clean-demo races
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make supply-chain  install, list all packages (dist/lclsc.cdx.json), and ask what is known against them"
 	@echo "make hostile  install, and take hundreds of hostile and broken files in"
 	@echo "make fuzz     install, and feed 100 000 drawn inputs to each reader of our own"
+	@echo "make races    install, kill promotions at every step, and let 200 of them race"
 	@echo "make bench    install, and run the benchmarks (make bench-deps first, to measure beside the peers)"
 
 install: $(VENV)/.installed
@@ -60,6 +61,11 @@ hostile: install
 
 fuzz: install
 	cd tests && ../$(BIN)/python -m hostile.fuzz
+
+# Promotions killed at every step, and 200 races of promotions; half an hour, goes on where it stopped.
+races: install
+	cd tests && ../$(BIN)/python -m faults.promotion_kills
+	cd tests && ../$(BIN)/python -m faults.promotion_races
 
 # A fresh workspace serves itself: two batches, two versions, an idle minute; about ten minutes.
 watch-demo: install

@@ -104,7 +104,10 @@ def verdict_on(entries: Sequence[Entry], version: str) -> Entry | None:
 
 
 def verdict_without_effect(entries: Sequence[Entry]) -> Entry | None:
-    """The last word of the gate, where its writer was killed before the alias that follows from it."""
+    """The last word of the gate, where its writer was killed before the alias that follows from it.
+
+    A word beside a champion who has left meanwhile asks for nothing.
+    """
     moving = MOVES | DECISIONS | {INTENDED, ABANDONED}
     last = next((entry for entry in reversed(entries) if entry.event in moving | {"gated"}), None)
     if last is None or last.event != "gated":
@@ -112,4 +115,5 @@ def verdict_without_effect(entries: Sequence[Entry]) -> Entry | None:
     words, version = last_words(entries), last.subject.removeprefix("version ")
     if last.data["verdict"] == "refused":
         return last if words.get("challenger") == version else None
-    return None if version in (words.get("challenger"), words.get("champion")) else last
+    is_stale = last.data["champion"] != words.get("champion")
+    return None if is_stale or version in (words.get("challenger"), words.get("champion")) else last

@@ -91,12 +91,12 @@ def _keep_again(workspace: Workspace, store: Registry, entries: Sequence[Entry],
 
 
 def _act_on_verdict(workspace: Workspace, store: Registry) -> list[str]:
-    """A champion that a policy would have made by itself is left to a person: the verdict makes a challenger."""
+    """As its writer would have: a retrain lets the policy make a champion; whether `promote` was to is not known."""
     word = alias_history.verdict_without_effect(ledger.read(workspace.ledger))
     if word is None:
         return []
     version, policy = word.subject.removeprefix("version "), params.load(workspace.params).promote
-    promotion.propose(workspace, store, version, word, policy, actor=ACTOR, to_champion=False)
+    promotion.propose(workspace, store, version, word, policy, actor=ACTOR, to_champion=word.actor == "retrain")
     return [f"{word.subject}: the alias that follows from its verdict"]
 
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tiny import build_and_seal, write_model
 
-from pipelines import ledger, locks, params, promotion, promotion_repair, registry, versioning
+from pipelines import ledger, locks, params, params_file, promotion, registry, versioning
+from pipelines.doctor import promotions as doctor_promotions
+from pipelines.doctor import state
 from pipelines.files import digest, write_json, write_text
 from pipelines.registry import Registry, Submission, Version
 from pipelines.workspace import Workspace, template_file
 
 
-def build(root: Path, *, versions: int, database: Path | None = None) -> Workspace:
+def build(
+    root: Path, *, versions: int, database: Path | None = None, witness: Callable[[Workspace], None] | None = None
+) -> Workspace:
     """``versions`` complete versions; the first is champion, and nothing else was judged."""
     workspace = empty(root)
     if database is not None:  # making one takes seconds
         shutil.copyfile(database, workspace.tracking_database)
     for seed in range(versions):
         register(workspace, seed)
+    if witness is not None:
+        witness(workspace)
     judge(workspace, "1")
     promotion.keep(workspace, "Register")
     return workspace
@@ -39,15 +46,15 @@ def empty(root: Path) -> Workspace:
 
 
 def package(workspace: Workspace, seed: int) -> Path:
-    """A sealed package whose weights follow from ``seed``."""
-    source = Workspace(workspace.root.with_name(f"{workspace.root.name}-packages") / str(seed))
+    """A sealed package whose weights follow from ``seed``; copied along with its workspace."""
+    source = Workspace(workspace.state / "built" / str(seed))
     if not (source.root / "package").exists():
         write_model(source.weights.parent, seed=seed)
         build_and_seal(source, source.root / "package", git_commit=versioning.head(workspace))
     return source.root / "package"
 
 
-def register(workspace: Workspace, seed: int) -> Version:
+def register(workspace: Workspace, seed: int, *, complete: bool = True) -> Version:
     """As a retrain does, from a built package to a complete version; its aliases are another step."""
     store = registry.connect(workspace)
     submission = Submission(
@@ -63,20 +70,21 @@ def register(workspace: Workspace, seed: int) -> Version:
     if version.version not in known:
         data["trained_by"] = {"os_user": "trainer", "git_user": "Tim Trainer <tim@clinic.example>"}
         ledger.append(workspace, actor="retrain", event="registered", subject=f"version {version.version}", data=data)
-    store.complete(version.version)
+    if complete:
+        store.complete(version.version)
     return find(store, version.version)
 
 
-def judge(workspace: Workspace, version: str, verdict: str = "passed") -> ledger.Entry:
+def judge(workspace: Workspace, version: str, verdict: str = "passed", actor: str = "promote") -> ledger.Entry:
     """A verdict as the gate would write it, and the alias that follows from it."""
     store = registry.connect(workspace)
     rules = policy(workspace)
     champion = store.aliases().get("champion")
     decision = verdict_beside(rules, version, None if champion == version else champion, verdict)
     evidence = promotion.note_evidence(
-        workspace, store, find(store, version), decision, key=f"{int(version) - 1:064x}", actor="promote"
+        workspace, store, find(store, version), decision, key=f"{int(version) - 1:064x}", actor=actor
     )
-    promotion.propose(workspace, store, version, evidence, rules, actor="promote")
+    promotion.propose(workspace, store, version, evidence, rules, actor=actor)
     return evidence
 
 
@@ -84,10 +92,15 @@ def policy(workspace: Workspace) -> params.PromoteParams:
     return params.load(workspace.params).promote
 
 
+def set_policy(workspace: Workspace, **changes: Any) -> None:
+    params_file.write(workspace.params, workspace.params, {"promote": changes})
+
+
 def repair(workspace: Workspace) -> list[str]:
-    """As ``doctor --repair`` does it, with nothing but promotions in sight."""
+    """As ``doctor --repair`` does it, of everything in the folder that needs no DVC."""
     with locks.one_writer(workspace):
-        return promotion_repair.run(workspace)
+        findings = [*state.findings(workspace), *doctor_promotions.findings(workspace)]
+        return [one.mend() for one in findings if not one.ok and one.mend is not None]
 
 
 def verdict_beside(rules: params.PromoteParams, version: str, champion: str | None, verdict: str) -> dict[str, Any]:
@@ -116,3 +129,7 @@ def copy(workspace: Workspace, root: Path) -> Workspace:
     utils._artifact_repos_cache.clear()
     subprocess.run(["cp", "-a", str(workspace.root), str(root)], check=True)
     return Workspace.open(root)
+
+
+def remove(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.root)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from faults import promotions
 
-from pipelines import alias_history, alias_moves, alias_report, ledger, params_file, promotion, registry, versioning
+from pipelines import alias_history, alias_moves, alias_report, ledger, promotion, registry, versioning
 from pipelines.errors import LclscError, PromotionError, StageError, WrongUseError
 from pipelines.evidence import verify
 from pipelines.workspace import Workspace
@@ -51,10 +51,6 @@ def refusal(workspace: Workspace, version: str = "2", **changes: Any) -> str:
     assert aliases(workspace) == before
     assert "promoted" not in events(workspace)[-3:]
     return caught.value.code
-
-
-def set_policy(workspace: Workspace, **changes: Any) -> None:
-    params_file.write(workspace.params, workspace.params, {"promote": changes})
 
 
 def test_an_approved_challenger_is_champion_and_no_longer_challenger(workspace: Workspace) -> None:
@@ -99,7 +95,7 @@ def test_what_the_gate_did_not_judge_or_refused_is_refused(workspace: Workspace)
 
 
 def test_an_undecided_challenger_waits_for_a_person_with_a_reason(workspace: Workspace) -> None:
-    set_policy(workspace, approval="auto")
+    promotions.set_policy(workspace, approval="auto")
     promotions.judge(workspace, "3", verdict="undecided")
     assert aliases(workspace) == {"champion": "1", "challenger": "3"}
     assert refusal(workspace, "3", reason="") == "no_words"
@@ -117,11 +113,11 @@ def test_evidence_beside_another_champion_is_refused_and_the_loser_told(workspac
 
 
 def test_evidence_under_another_policy_or_too_old_is_refused(workspace: Workspace) -> None:
-    set_policy(workspace, max_loss=0.5)
+    promotions.set_policy(workspace, max_loss=0.5)
     assert refusal(workspace) == "policy_changed"
-    set_policy(workspace, max_loss=0.05)
+    promotions.set_policy(workspace, max_loss=0.05)
     assert promotion.approve(workspace, "2", **WHO).status == "approved"
-    set_policy(workspace, max_evidence_days=1e-9)
+    promotions.set_policy(workspace, max_evidence_days=1e-9)
     promotions.judge(workspace, "3")
     time.sleep(1.1)  # the ledger counts whole seconds
     assert refusal(workspace, "3") == "evidence_too_old"
@@ -156,7 +152,7 @@ def test_who_is_no_challenger_is_told_who_is(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("by", ["trainer", "Tim Trainer", "TIM@clinic.example", "Tim Trainer <tim@clinic.example>"])
 def test_with_four_eyes_nobody_approves_what_they_trained(workspace: Workspace, by: str) -> None:
-    set_policy(workspace, four_eyes=True)
+    promotions.set_policy(workspace, four_eyes=True)
     promotions.judge(workspace, "2")
     assert refusal(workspace, by=by) == "same_person"
     subprocess.run(["git", "config", "user.name", "Tim Trainer"], cwd=workspace.root, check=True)
@@ -211,7 +207,7 @@ def test_a_champion_that_was_challenger_again_leaves_that_place_when_it_comes_ba
 
 
 def test_under_auto_what_passes_is_champion_by_the_policys_word(workspace: Workspace) -> None:
-    set_policy(workspace, approval="auto")
+    promotions.set_policy(workspace, approval="auto")
     promotions.judge(workspace, "3")
     assert aliases(workspace) == {"champion": "3", "challenger": "2"}
     approved = [entry for entry in ledger.read(workspace.ledger) if entry.event == "approved"][-1]
