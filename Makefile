@@ -6,7 +6,8 @@ LCLSC := $(BIN)/lclsc
 # Processes that share the tests.
 WORKERS ?= 2
 
-.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo supply-chain clean-demo races
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo supply-chain clean-demo races \
+	audit-campaign reproductions
 .DEFAULT_GOAL := help
 
 help:
@@ -86,8 +87,9 @@ bench-deps: $(PEERS) install
 	if .peers/$*/bin/pip install --quiet --disable-pip-version-check -r $< 2> .peers/$*.log; then touch $@; \
 	else rm -f $@; tail -1 .peers/$*.log; fi
 
+# Those that take long have targets of their own.
 bench: install
-	for script in $(filter-out %/harness.py %/mutation.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out %/harness.py %/mutation.py %/audit.py %/reproduce.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # What is installed, as a CycloneDX bill of materials, and what is known against it. Asks advisory services, so its
 # answer depends on the day: never part of check. The tools have an environment of their own.
@@ -104,6 +106,15 @@ $(SUPPLY_CHAIN)/.installed: pyproject.toml
 	$(SUPPLY_CHAIN)/bin/pip install --quiet --disable-pip-version-check $$($(PYTHON) -c \
 		"import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['supply-chain'])")
 	touch $@
+
+# Single changes of a workspace that an audit must find and name, and audits of sound ones; goes on where it stopped.
+# An hour of one core; the tests run one change of every kind.
+audit-campaign: install
+	$(BIN)/python benchmarks/audit.py
+
+# A model built again and again, also after kills and from before a change of code; about forty minutes of two cores.
+reproductions: install
+	$(BIN)/python benchmarks/reproduce.py
 
 # A seeded sample of changes of lclsc/, each of which must fail a test; goes on where it stopped.
 mutation: install

@@ -215,6 +215,10 @@ def forget(
     patient: Annotated[str | None, typer.Argument(help="The patient's pseudonym; 8 characters do.")] = None,
     workspace: WorkspaceOption = HERE,
     raw: Annotated[bool, typer.Option("--raw", help="Read a raw patient id from standard input.")] = False,
+    log: Annotated[
+        list[Path] | None,
+        typer.Option(help="A prediction log outside the workspace (`serve --log`), to take them out of; repeatable."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -230,6 +234,9 @@ def forget(
     from pipelines.evidence import trace as index
 
     place = open_workspace(workspace)
+    for folder in log or []:
+        if not folder.is_dir():
+            raise WrongUseError("no_log", f"{folder} is no folder.", "Name the folder that `serve --log` was given.")
     found = index.run(place, "patient", _pseudonym(place, "patient") if raw else patient or "")
     if not yes and not json:
         console.out.print(f"{found['id']}: {len(found['videos'])} videos, {len(found['versions'])} models saw them.")
@@ -237,7 +244,7 @@ def forget(
     elif not yes:
         raise WrongUseError("not_confirmed", "Forgetting cannot be undone.", "Say so with --yes.")
     with locks.one_writer(place):
-        result = stage.run(place, found["id"])
+        result = stage.run(place, found["id"], logs=log or [])
     if json:
         console.print_json(result.as_json())
         return

@@ -10,11 +10,13 @@ import importlib.metadata
 import platform
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import grimp
 
+from pipelines import params as parameters
 from pipelines.errors import StageError
 from pipelines.files import digest, read_json, sha256_file, write_json
 from pipelines.workspace import Workspace
@@ -46,14 +48,14 @@ WITHOUT_EFFECT = {
 """Where and how work runs, never what comes out of it: an upgrade of these makes nothing stale."""
 
 
-def current() -> dict[str, Any]:
-    """code.json as it should read for the installed code."""
-    return {stage: _stage_entry(stage) for stage in STAGE_PACKAGES}
+def current(encoder: str = "") -> dict[str, Any]:
+    """code.json as it should read for the installed code, under ``train.encoder``."""
+    return {stage: _stage_entry(stage, encoder.startswith("timm:")) for stage in STAGE_PACKAGES}
 
 
 def refresh(workspace: Workspace) -> bool:
     """Rewrite code.json; True when it changed."""
-    wanted = current()
+    wanted = current(_encoder(workspace))
     if workspace.code.exists() and read_json(workspace.code) == wanted:
         return False
     write_json(workspace.code, wanted)
@@ -68,7 +70,7 @@ def stage_digest(workspace: Workspace, stage: str) -> str:
 def require_current(workspace: Workspace, stage: str) -> None:
     """A result must not be recorded under the digest of other code."""
     recorded = read_json(workspace.code).get(stage) if workspace.code.exists() else None
-    if recorded != _stage_entry(stage):
+    if recorded != current(_encoder(workspace))[stage]:
         raise StageError(
             "code_changed",
             f"code.json describes other code for the stage {stage} than the installed one.",
@@ -87,11 +89,18 @@ def _graph() -> grimp.ImportGraph:
     return grimp.build_graph("pipelines", "lclsc", cache_dir=None)
 
 
+def _encoder(workspace: Workspace) -> str:
+    return str(parameters.section(workspace.params, "train")["encoder"]) if workspace.params.exists() else ""
+
+
 @cache
-def _stage_entry(stage: str) -> dict[str, Any]:
+def _stage_entry(stage: str, with_timm: bool) -> dict[str, Any]:
+    """timm counts where its network is the encoder; where it is not installed, building the network says so."""
     sources = {name: sha256_file(_source(name)) for name in closure(stage)}
     python = ".".join(platform.python_version_tuple()[:2])
     packages = {name: _public_version(name) for name in STAGE_PACKAGES[stage]}
+    if with_timm and stage != "extract" and find_spec("timm") is not None:
+        packages["timm"] = _public_version("timm")
     return {"sources": digest(sources), "packages": packages, "python": python}
 
 

@@ -12,7 +12,7 @@ nobody could show that the patient was forgotten.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,11 @@ class Forgotten:
         return {"schema": "forget/1"} | asdict(self)
 
 
-def run(workspace: Workspace, patient: str) -> Forgotten:
-    """Forget ``patient`` (a pseudonym or its beginning). Holds the workspace (the caller has the lock)."""
+def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> Forgotten:
+    """Forget ``patient`` (a pseudonym or its beginning). Holds the workspace (the caller has the lock).
+
+    ``logs`` are folders of prediction logs that ``serve --log`` keeps elsewhere: the workspace does not know them.
+    """
     found = trace.run(workspace, "patient", patient)
     patient_id = found["id"]
     videos = {video["video_id"] for video in found["videos"]}
@@ -56,7 +59,7 @@ def run(workspace: Workspace, patient: str) -> Forgotten:
     versions = [version["version"] for version in found["versions"]]
     _note(workspace, patient_id, videos, versions, {stored.md5 for stored in purged})
     _leave_tables(workspace, patient_id, videos)
-    _remove_files(workspace, videos)
+    _remove_files(workspace, videos, logs)
     _remove_set_aside(workspace, patient_id)
     versioning.commit(workspace, (*versioning.OWN_INPUTS, "ledger.jsonl"), f"Withdraw {patient_id}")
     with progress.track("forget", len(purged), "objects") as tracker:
@@ -84,7 +87,7 @@ def _leave_tables(workspace: Workspace, patient_id: str, videos: set[str]) -> No
     manifest.write_provenance(workspace.provenance, [row for row in origins if row.video_id not in videos])
 
 
-def _remove_files(workspace: Workspace, videos: set[str]) -> None:
+def _remove_files(workspace: Workspace, videos: set[str], logs: Sequence[Path]) -> None:
     """Videos, masks and shards in their places, and everything derived that may show them."""
     folders = (workspace.videos, workspace.masks, workspace.frames, workspace.mask_frames)
     for path in (path for folder in folders if folder.exists() for path in folder.iterdir()):
@@ -93,7 +96,8 @@ def _remove_files(workspace: Workspace, videos: set[str]) -> None:
     for name in WITH_PIXELS:
         _remove(workspace.state / name)
     near_copy_check.Store(workspace).forget(videos)
-    prediction_log.remove(workspace.served, videos)
+    for log in (workspace.served, *logs):
+        prediction_log.remove(log, videos)
     for path in (workspace.report_page, workspace.saliency_picture):
         _remove(path)
     index = ShardIndex(workspace)

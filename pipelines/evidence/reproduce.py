@@ -106,9 +106,10 @@ def _rebuild(
 def _refuse_withdrawn(workspace: Workspace, version: Version, videos: dict[str, str]) -> None:
     gone = set(videos.values()) & withdrawals.of(entries_of(workspace)).patients
     if gone:
+        patients = "a patient" if len(gone) == 1 else f"{len(gone)} patients"
         raise StageError(
             "withdrawn",
-            f"Version {version.version} saw {len(gone)} patients whose consent was withdrawn since.",
+            f"Version {version.version} saw {patients} whose consent was withdrawn since.",
             "It can no longer be rebuilt, as it should be. Retrain without them.",
         )
 

@@ -21,6 +21,11 @@ def test_the_champion_is_rebuilt_byte_by_byte(built: Line, tmp_path: Path) -> No
     assert sha256_file(rebuilt) == sha256_file(built.root / "models" / "model.safetensors")
 
 
+def test_a_rebuild_from_the_stored_frames_starts_at_training(built: Line) -> None:
+    report = built.json("reproduce", "1", "--from", "train")
+    assert (report["verdict"], report["steps"], report["frames_decoded"]) == ("identical", ["train", "evaluate"], 0)
+
+
 def test_what_is_lost_or_exchanged_is_said_before_anything_runs(built: Line, tmp_path: Path) -> None:
     line = built.copy(tmp_path / "workspace")
     for folder in (line.root / ".dvc" / "cache", line.root / "remotes" / "identified"):
