@@ -51,7 +51,6 @@ def refuse_open_edits(workspace: Workspace) -> None:
 
 def record_inputs(workspace: Workspace) -> None:
     """Bring in what others pushed, rewrite code.json, and commit this system's own inputs."""
-    versioning.mend_path_locks(workspace)
     versioning.take_over(workspace)
     params.load(workspace.params)
     if not manifest.read_videos(workspace.manifest):

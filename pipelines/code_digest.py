@@ -32,6 +32,7 @@ WITHOUT_EFFECT = {
     for name in (
         "cluster",
         "code_digest",
+        "dead_locks",
         "errors",
         "keys",
         "locks",

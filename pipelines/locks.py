@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from pipelines import dead_locks
 from pipelines.errors import OutsideSystemError
 from pipelines.files import remove_temporaries
 from pipelines.workspace import Workspace, private_folder
@@ -55,6 +56,7 @@ def one_writer(workspace: Workspace, *, wait_seconds: float = 2.0) -> Iterator[N
     with _locked(workspace, "workspace", fcntl.LOCK_EX, wait_seconds, _busy(workspace)):
         _note_owner(workspace)
         end_orphans(workspace)
+        dead_locks.mend(workspace)
         _sweep(workspace)
         with marked(workspace):
             yield

@@ -12,13 +12,14 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import yaml
 
+from pipelines import dead_locks
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import write_text
 from pipelines.ledger import exclusive
@@ -159,7 +160,7 @@ def fast_forward(workspace: Workspace) -> None:
         return
     if _succeeds(workspace, "merge-base", "--is-ancestor", upstream, "HEAD"):
         return
-    with exclusive(workspace, "git"):
+    with _writing(workspace):
         merged = _succeeds(workspace, "merge", "--ff-only", "--quiet", upstream)
     if not merged:
         raise OutsideSystemError(
@@ -190,12 +191,20 @@ def _pointers(workspace: Workspace) -> dict[str, str]:
 def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
     """Commit exactly these paths, whatever else is staged; False when they hold nothing new."""
     present = [path for path in paths if (workspace.root / path).exists()]
-    with exclusive(workspace, "git"):  # an approval commits beside a training
+    with _writing(workspace):  # an approval commits beside a training
         git(workspace, "add", "--force", "--", *present)
         if not git(workspace, "status", "--porcelain", "--", *present):
             return False
         git(workspace, "commit", "--quiet", "--only", "--message", message, "--", *present)
     return True
+
+
+@contextlib.contextmanager
+def _writing(workspace: Workspace) -> Iterator[None]:
+    """One git of ours at a time; what a killed one left is no obstacle."""
+    with exclusive(workspace, "git"):
+        dead_locks.mend_git(workspace)
+        yield
 
 
 def hand_edits(workspace: Workspace) -> list[str]:
@@ -429,22 +438,6 @@ def _dvc_config(workspace: Workspace) -> configparser.ConfigParser:
             "Restore .dvc/config with git, or mend .dvc/config.local.",
         ) from None
     return parser
-
-
-def mend_path_locks(workspace: Workspace) -> bool:
-    """Remove DVC's file of path locks when a kill tore it: every command fails on it; True when it was torn.
-
-    Entries of dead processes in a whole file are dropped by DVC itself.
-    """
-    path = workspace.root / ".dvc" / "tmp" / "rwlock"
-    try:
-        json.loads(path.read_text())
-    except FileNotFoundError:
-        return False
-    except json.JSONDecodeError:
-        path.unlink()
-        return True
-    return False
 
 
 def _objects_by_remote(workspace: Workspace, default: str) -> dict[str, set[str]]:

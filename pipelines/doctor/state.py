@@ -7,21 +7,19 @@ import datetime
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from pipelines import ledger, locks, params, versioning
+from pipelines import dead_locks, ledger, locks, params
 from pipelines.doctor.finding import Finding
 from pipelines.errors import LclscError
 from pipelines.workspace import Workspace, private_folder
 
 MIN_FREE_BYTES = 5 * 2**30
 MIN_FREE_FILES = 20_000
-STALE_SECONDS = 60.0  # git holds its locks for milliseconds
 CLOCK_SLACK_SECONDS = 120.0
 
 
@@ -30,8 +28,7 @@ def findings(workspace: Workspace) -> Iterator[Finding]:
     yield _disk(workspace)
     yield _lock(workspace)
     yield _orphans(workspace)
-    yield _git_locks(workspace)
-    yield _path_locks(workspace)
+    yield _dead_locks(workspace)
     yield _indexes(workspace)
     yield _rights(workspace)
     yield _clock(workspace)
@@ -79,37 +76,15 @@ def _orphans(workspace: Workspace) -> Finding:
     return Finding("orphans", not found, names or "none", "Run `lclsc doctor --repair`, or the next retrain.", mend)
 
 
-def _git_locks(workspace: Workspace) -> Finding:
-    """``index.lock`` and its like, of a git that was killed: every later commit fails on one."""
-    folder = workspace.root / ".git"
-    found = [path for path in (*folder.glob("*.lock"), *folder.glob("refs/heads/**/*.lock")) if _is_stale(path)]
+def _dead_locks(workspace: Workspace) -> Finding:
+    """Of a git or a DVC that was killed: every later commit, or command of DVC, fails on one."""
+    found = dead_locks.found(workspace)
 
     def mend() -> str:
-        for path in found:
-            path.unlink(missing_ok=True)
-        return f"removed {', '.join(path.name for path in found)}"
-
-    shown = ", ".join(str(path.relative_to(workspace.root)) for path in found)
-    return Finding("git locks", not found, shown or "none", "Run `lclsc doctor --repair`, or remove them.", mend)
-
-
-def _is_stale(path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
-    return False
-
-
-def _path_locks(workspace: Workspace) -> Finding:
-    """DVC's own file of locks, torn by a kill: every command of DVC fails on it."""
-    path = workspace.root / ".dvc" / "tmp" / "rwlock"
-    torn = path.exists() and not _is_json(path)
-
-    def mend() -> str:
-        versioning.mend_path_locks(workspace)
-        return "removed the torn file"
+        return f"removed {', '.join(dead_locks.mend(workspace))}"
 
     remedy = "Run `lclsc doctor --repair`, or the next retrain."
-    return Finding("DVC locks", not torn, "rwlock is torn" if torn else "none torn", remedy, mend)
+    return Finding("dead locks", not found, ", ".join(found) or "none", remedy, mend)
 
 
 def _indexes(workspace: Workspace) -> Finding:

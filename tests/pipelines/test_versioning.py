@@ -73,17 +73,6 @@ def test_a_remote_of_another_name_is_looked_into_too(workspace: Workspace) -> No
     assert versioning.missing_objects(workspace) == []
 
 
-@pytest.mark.parametrize("content", ["", '{"write": {'])
-def test_a_torn_file_of_path_locks_is_removed_so_that_dvc_works_again(workspace: Workspace, content: str) -> None:
-    path = workspace.root / ".dvc" / "tmp" / "rwlock"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(content)
-    with pytest.raises(OutsideSystemError):
-        versioning.stale_stages(workspace)
-    assert versioning.mend_path_locks(workspace)
-    assert {change.stage for change in versioning.stale_stages(workspace)} == {"extract", "train", "evaluate"}
-
-
 def test_a_clone_is_another_and_a_copy_is_the_same(workspace: Workspace, tmp_path: Path) -> None:
     mine = versioning.clone_id(workspace)
     subprocess.run(["cp", "-a", str(workspace.root), str(tmp_path / "copy")], check=True)
