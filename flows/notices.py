@@ -1,4 +1,4 @@
-"""Notices to people: what was registered, waits, was refused, failed, drifted or was found by an audit.
+"""Notices to people: what was registered, waits, was approved or refused, failed, drifted or was found by an audit.
 
 Where to: ``LCLSC_NOTIFY`` (Apprise addresses, separated by spaces), else the Prefect block that
 ``LCLSC_NOTIFY_BLOCK`` names (``slack-webhook/ops``). Addresses hold secrets: they stand in no file of the
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pipelines.errors import LclscError
 
-Kind = Literal["registered", "waiting", "refused", "failed", "drift", "audit", "intake"]
+Kind = Literal["registered", "waiting", "approved", "refused", "failed", "drift", "audit", "intake"]
 
 log = logging.getLogger("lclsc.notices")
 

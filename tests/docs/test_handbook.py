@@ -16,6 +16,7 @@ RECOVERY = "tests/e2e/test_recovery.py"
 TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
 MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
 TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_postgresql"
+DECISION = '{"decision": {"by": "Dr. Ada Weber", "reason": "better on the new site"}}'
 CLI = "PREFECT_HOME=clinic/.state/prefect prefect --profile lclsc"
 
 PAGES = {
@@ -23,6 +24,7 @@ PAGES = {
         "lclsc serve --flows --drop /export/pcle --workspace clinic": SERVED,
         f"{CLI} deployment ls": SERVED,
         f"{CLI} deployment run intake/intake --param settle_seconds=0": SERVED,
+        f"{CLI} deployment run approve/approve --params '{DECISION}'": "tests/e2e/watch.py::approve",
         "cd clinic": "",
         "prefect work-pool create gpu-box --type process": WORKER,
         "PREFECT_DEFAULT_WORK_POOL_NAME=gpu-box prefect deploy --all": WORKER,

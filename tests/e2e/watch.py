@@ -5,6 +5,7 @@ Run    python -m e2e.watch            in tests/; from a fresh workspace, with re
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,7 @@ def main() -> None:
             batch(place, service, "more", version="2")
             idle(service)
             idle_retrain(service)
+            approve(service)
             by_a_worker(service)
             assert strangers(service.family()) == set()
             assert service.stop() == 0
@@ -75,6 +77,18 @@ def idle_retrain(service: Served) -> None:
     service.wait_for(lambda: service.runs("retrain")[2:] == ["Completed", "Completed"], 300)
     assert service.line.json("status")["last_result"]["version"] == "2"
     say(f"two retrains with nothing to do took {service.seconds('retrain')[2:]} s in their flows")
+
+
+def approve(service: Served) -> None:
+    """A person's word from Prefect's CLI; a word without a name is refused before anything runs."""
+    decision = {"decision": {"by": "Dr. Ada Weber", "reason": "better on the new site"}}
+    command = ("prefect", "--profile", "lclsc", "deployment", "run", "approve/approve", "--params")
+    service.line.tool(*command, json.dumps(decision), extra={"PREFECT_HOME": str(service.home)})
+    service.wait_for(lambda: service.runs("approve") == ["Completed"], 300)
+    moves = service.line.json("history")
+    assert moves["aliases"] == {"champion": "2"}
+    assert moves["moves"][-1]["by"] == "Dr. Ada Weber"
+    say(f"approved through Prefect in {service.seconds('approve')[0]} s: version 2 is champion")
 
 
 def by_a_worker(service: Served) -> None:
