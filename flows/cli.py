@@ -368,11 +368,12 @@ def status(
 
     Example: lclsc status --workspace clinic --verify
     """
-    from pipelines import code_digest
     from pipelines import status as stage
 
     place = open_workspace(workspace)
     if refresh_code:
+        from pipelines import code_digest
+
         code_digest.refresh(place)
     report = stage.run(place, verify=verify)
     if json:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from pipelines.errors import StageError
-from pipelines.files import digest, write_text
+from pipelines.files import sha256_bytes, write_text
 
 SPLITS = ("train", "validation", "test")
 DOMAINS = ("ex-vivo", "in-vivo")
@@ -80,9 +81,14 @@ def data_version(manifest: Path, splits: Path) -> str:
 
 
 def version_of(videos: Iterable[Video], splits: dict[str, str]) -> str:
-    """The data version of tables that may not be written yet."""
-    rows = [dataclasses.asdict(video) for video in sorted(videos, key=lambda row: row.video_id)]
-    return digest({"videos": rows, "splits": dict(sorted(splits.items()))})[:12]
+    """The data version of tables that may not be written yet.
+
+    Of texts under ASCII keys json writes the bytes of RFC 8785, and several times as fast as ``files.digest``.
+    """
+    rows = [vars(video) for video in sorted(videos, key=lambda row: row.video_id)]
+    document = {"videos": rows, "splits": dict(splits)}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256_bytes(text.encode())[:12]
 
 
 def parse_videos(text: str) -> list[Video]:

@@ -16,7 +16,7 @@ def run(workspace: Workspace, *, verify: bool = False) -> dict[str, Any]:
     splits = manifest.read_splits(workspace.splits)
     report: dict[str, Any] = {
         "schema": "status/1",
-        "data_version": manifest.data_version(workspace.manifest, workspace.splits),
+        "data_version": manifest.version_of(videos, splits),
         "videos": len(videos),
         "patients": len({video.patient_id for video in videos}),
         "labels": _per_label(videos, splits),
