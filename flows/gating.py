@@ -42,4 +42,6 @@ def promote(
         console.out.print(f"{looks['count']} versions were judged on these test videos.{warning}")
         aliases = ", ".join(found["aliases"]) or "no alias"
         console.out.print(f"version {version}: {found['verdict']}, {aliases}")
+        if found["page"]:
+            console.out.print(f"page: {found['page']}")
     raise typer.Exit(1 if found["verdict"] == "refused" else 0)

@@ -10,13 +10,24 @@ A list of find-or-create steps: killed anywhere, the next call goes on at the fi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipelines import frames, gate, keys, ledger, lineage, manifest, package, promotion, registry, versioning, workers
+from pipelines import (
+    frames,
+    gate,
+    keys,
+    ledger,
+    lineage,
+    manifest,
+    package,
+    promotion,
+    publish,
+    registry,
+    versioning,
+    workers,
+)
 from pipelines import params as parameters
 from pipelines.errors import PromotionError, WrongUseError
 from pipelines.files import (
@@ -24,15 +35,9 @@ from pipelines.files import (
     canonical_json,
     read_json,
     sha256_file,
-    write_bytes,
-    write_text,
 )
-from pipelines.inference import load_classifier
 from pipelines.params import Params
 from pipelines.registry import Registry, Submission, Version
-from pipelines.report import page
-from pipelines.report.figures import confusion_matrix
-from pipelines.report.sheet import Tile, png_bytes, saliency_sheet
 from pipelines.workspace import Workspace, template_file
 
 SHAPING = ("split", "extract", "train", "evaluate")
@@ -68,7 +73,7 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
     key = keys.retrain_key(workspace)
     decision = _judge(workspace, params, store, version, key)
     version = store.version(version.version) or version
-    _publish(workspace, store, version, decision, durations)
+    publish.run(workspace, params, store, version, decision, durations)
     versioning.commit(workspace, ("ledger.jsonl",), f"Register version {version.version}")
     versioning.push_commits(workspace)
     store.set_version_tag(version.version, registry.KEY, key)  # the two last: before them nothing is up to date
@@ -100,7 +105,8 @@ def promote(workspace: Workspace, params: Params, number: str, *, to_champion: b
     versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
     versioning.push_commits(workspace)
     now = store.version(number) or version
-    return decision | {"version": number, "aliases": list(now.aliases)}
+    page = publish.run(workspace, params, store, now, decision, {}) if publish.is_built_here(workspace, now) else None
+    return decision | {"version": number, "aliases": list(now.aliases), "page": page and str(page)}
 
 
 # --- the version -----------------------------------------------------------------------------------
@@ -235,76 +241,6 @@ def _judge(
         else:
             break
     return decision
-
-
-# --- the page --------------------------------------------------------------------------------------
-
-
-def _publish(
-    workspace: Workspace,
-    store: Registry,
-    version: Version,
-    decision: Mapping[str, Any],
-    durations: Mapping[str, float],
-) -> None:
-    """The report page, kept beside the model in MLflow."""
-    record = lineage.read(store.download(version))
-    tiles = _tiles(workspace, page.frames_to_show(workspace))
-    _draw(workspace, tiles)
-    registration = {
-        "name": store.name,
-        "version": version.version,
-        "aliases": list(version.aliases),
-        "status": decision["verdict"],
-    }
-    facts = page.gather(
-        workspace,
-        registration=registration,
-        gate=decision,
-        lineage=record,
-        durations=durations,
-        tiles=tiles,
-        commit=version.tags["git_commit"],
-    )
-    write_text(workspace.report_page, page.build_page(facts))
-    pictures = (workspace.confusion_picture, workspace.saliency_picture)
-    files = (workspace.report_page, workspace.predictions, *pictures)
-    store.log_artifacts(version.run_id, files)
-
-
-def _draw(workspace: Workspace, tiles: Sequence[Tile]) -> None:
-    """The page's pictures as files of their own, for MLflow's page and for slides."""
-    confusion = read_json(workspace.stage_report("evaluate"))["confusion"]
-    write_text(workspace.confusion_picture, confusion_matrix(confusion["classes"], confusion["matrix"]))
-    write_bytes(workspace.saliency_picture, png_bytes(saliency_sheet(tiles)))
-
-
-def _tiles(workspace: Workspace, picks: Sequence[page.Pick]) -> list[Tile]:
-    """Frames of the test patients with the saliency the model gives them."""
-    classifier = load_classifier(workspace.weights.parent)
-    rows = {row["video_id"]: row for row in frames.rows(frames.read_table(workspace.test_table))}
-    tiles = []
-    for pick in picks:
-        row = rows[pick.video_id]
-        shard = frames.read_shard(workspace.frames / row["shard"], row["shard_sha256"])
-        n = int(np.flatnonzero(shard.frame_index_N == pick.frame_index)[0])
-        prediction = classifier.predict(shard.images_NSS[n : n + 1], shard.fov_NSS[n : n + 1])
-        truth = (
-            frames.read_masks(workspace.mask_frames / row["mask_shard"], row["mask_shard_sha256"])
-            if row["mask_shard"]
-            else None
-        )
-        tiles.append(
-            Tile(
-                image_SS=shard.images_NSS[n],
-                saliency_SS=prediction.saliency_NSS[0],
-                fov_SS=shard.fov_NSS[n],
-                caption=pick.caption,
-                correct=pick.correct,
-                mask_SS=None if truth is None else truth[n],
-            )
-        )
-    return tiles
 
 
 def _note_once(workspace: Workspace, event: str, subject: str, data: dict[str, Any]) -> None:

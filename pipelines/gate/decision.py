@@ -61,7 +61,7 @@ def refuse(
 
 
 def figures(one: Contestant, test: pd.DataFrame, policy: PromoteParams) -> dict[str, Any]:
-    """What a reader compares side by side, over the frames that this model judges: ``metrics`` and ``intervals``."""
+    """What a reader compares side by side, over the frames that this model judges."""
     mine = frames.labelled(one, test)
     return {
         "metrics": {
@@ -71,6 +71,7 @@ def figures(one: Contestant, test: pd.DataFrame, policy: PromoteParams) -> dict[
         },
         "intervals": {"macro_f1": quality.f1_interval(policy, mine)},
         "reliability": frames.reliability(mine),
+        "confusion": frames.confusion(mine),
     }
 
 

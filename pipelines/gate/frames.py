@@ -98,6 +98,14 @@ def reliability(frames: pd.DataFrame) -> list[dict[str, Any]]:
     return [] if frames.empty else metrics.reliability(*_winners(frames))
 
 
+def confusion(frames: pd.DataFrame) -> dict[str, Any] | None:
+    """``classes`` and ``matrix``, a row a label; None without frames."""
+    if frames.empty:
+        return None
+    matrix, names = _confusion(frames)
+    return {"classes": names, "matrix": matrix.tolist()}
+
+
 def _confusion(frames: pd.DataFrame) -> tuple[NDArray[np.int64], list[str]]:
     """The matrix and the names of its classes: all that are a label or a prediction."""
     names = sorted(set(frames.label) | set(frames.predicted))

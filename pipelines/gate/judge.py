@@ -77,7 +77,8 @@ def _contestant(workspace: Workspace, version: Version, package: Path, test: pd.
 
 
 def _side(version: Version, figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {"version": version.version, "metrics": {}, "intervals": {}, "reliability": []} | dict(figures)
+    nothing: dict[str, Any] = {"metrics": {}, "intervals": {}, "reliability": [], "confusion": None}
+    return {"version": version.version} | nothing | dict(figures)
 
 
 def _looks(workspace: Workspace, params: Params, version: Version, test: pd.DataFrame) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipelines import manifest
 from pipelines.errors import StageError
 from pipelines.files import digest, read_json
 from pipelines.manifest import Video
-from pipelines.report.sheet import Tile
+from pipelines.report.sheet import Pair, Tile
 from pipelines.schemas import REASONS
 from pipelines.workspace import Workspace
 
@@ -69,6 +69,14 @@ class Pick:
     probability: float
     reject: bool
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Pick:
+        """From a row of reports/predictions.parquet."""
+        return cls(
+            **{key: row[key] for key in ("video_id", "frame_index", "label", "predicted", "reject")},
+            probability=max(row["probabilities"]),
+        )
+
     @property
     def correct(self) -> bool:
         return self.label == self.predicted
@@ -98,6 +106,9 @@ class PageFacts:
     lineage_sha256: str | None = None
     durations: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
     tiles: tuple[Tile, ...] = ()
+    pairs: tuple[Pair, ...] = ()  # champion and challenger on the same frames
+    changes: Mapping[str, Any] | None = None  # diff/1 from the champion
+    card: Mapping[str, str] = field(default_factory=dict)  # params.yaml: card
 
 
 def gather(
@@ -108,11 +119,14 @@ def gather(
     lineage: Mapping[str, Any] | None = None,
     durations: Mapping[str, float] | None = None,
     tiles: Sequence[Tile] = (),
+    pairs: Sequence[Pair] = (),
+    changes: Mapping[str, Any] | None = None,
+    card: Mapping[str, str] | None = None,
     commit: str | None = None,
 ) -> PageFacts:
     """What the workspace and the registry say about one version. ``commit`` defaults to the lineage's."""
     extract, train, evaluate = (_report(workspace, stage) for stage in ("extract", "train", "evaluate"))
-    scored = _scored(workspace)
+    found = scored(workspace)
     return PageFacts(
         name=str(registration["name"]),
         version=str(registration["version"]),
@@ -120,7 +134,7 @@ def gather(
         status=str(registration.get("status") or ""),
         data_version=manifest.data_version(workspace.manifest, workspace.splits),
         commit=commit or (lineage or {}).get("commit"),
-        data=_data(workspace, extract, scored),
+        data=_data(workspace, extract, found),
         training=train,
         evaluation=evaluate,
         gate=gate,
@@ -128,12 +142,15 @@ def gather(
         lineage_sha256=digest(lineage) if lineage else None,
         durations=dict(durations or {}),
         tiles=tuple(tiles),
+        pairs=tuple(pairs),
+        changes=changes,
+        card=dict(card or {}),
     )
 
 
 def frames_to_show(workspace: Workspace, right: int = 6, wrong: int = 6) -> list[Pick]:
     """Typical right frames of each class, then the surest mistakes; one a video, as its frames look alike."""
-    picks = [_pick(row) for row in _scored(workspace)]
+    picks = [Pick.of(row) for row in scored(workspace)]
     worst = sorted(
         (pick for pick in picks if not pick.correct),
         key=lambda pick: (pick.reject, -pick.probability, pick.video_id, pick.frame_index),
@@ -163,14 +180,7 @@ def _one_a_video(picks: Iterable[Pick]) -> list[Pick]:
     return list(first.values())
 
 
-def _pick(row: Mapping[str, Any]) -> Pick:
-    return Pick(
-        **{key: row[key] for key in ("video_id", "frame_index", "label", "predicted", "reject")},
-        probability=max(row["probabilities"]),
-    )
-
-
-def _scored(workspace: Workspace) -> list[dict[str, Any]]:
+def scored(workspace: Workspace) -> list[dict[str, Any]]:
     """Kept frames of unseen patients."""
     columns = ["video_id", "frame_index", "split", "label", "predicted", "probabilities", "reject", "keep"]
     if not workspace.predictions.exists():

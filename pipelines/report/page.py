@@ -15,20 +15,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import figures, results, words
+from pipelines.report import decision, figures, results, words
 from pipelines.report.facts import PageFacts, Pick, frames_to_show, gather
-from pipelines.report.sheet import Tile, png_bytes, tile_picture
-from pipelines.report.words import NONE, plain
+from pipelines.report.pairs import GAINED, LOST, SAME
+from pipelines.report.sheet import Pair, Tile, png_bytes, tile_picture
+from pipelines.report.words import plain
 
 __all__ = ["PageFacts", "Pick", "build_page", "frames_to_show", "gather"]
 
 ROWS_OPEN = 30
-VERDICTS = {
-    "passed": ("good", "✓", "Gate passed"),
-    "refused": ("bad", "✕", "Gate refused"),
-    "undecided": ("open", "?", "Gate undecided"),
-}
-UNGATED = ("none", NONE, "Not gated")
+CHANGES = {"Gained: the champion was wrong": GAINED, "Lost: the champion was right": LOST, "Both right": SAME}
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def build_page(facts: PageFacts) -> str:
     return page.render(
         facts=facts,
         data=facts.data,
-        verdict=_verdict(facts.gate),
+        verdict=decision.verdict(facts.gate),
         summary=_summary(facts),
         tiles=[results.tile(evaluation, name, note) for name, note in results.TILES.items()],
         levels=results.LEVELS.values(),
@@ -55,8 +51,14 @@ def build_page(facts: PageFacts) -> str:
         of_maps=results.metric_rows(evaluation, [name for name in results.OF_MAPS if name in evaluation["metrics"]]),
         corruptions=results.corruptions(evaluation),
         subgroups=evaluation.get("subgroups") or {},
-        comparison=_comparison(facts.gate),
-        clauses=[_clause(clause) for clause in (facts.gate or {}).get("clauses") or ()],
+        comparison=decision.comparison(facts.gate),
+        clauses=[decision.clause(clause) for clause in (facts.gate or {}).get("clauses") or ()],
+        rivals=decision.subgroups(facts.gate),
+        looks=decision.looks(facts.gate),
+        changed=decision.changed(facts.changes),
+        card=decision.card(facts.card),
+        sides=_sides(facts.gate),
+        pairs=_pairs(facts.pairs),
         per_class=evaluation.get("per_class") or {},
         patients=results.patients(evaluation),
         groups=results.groups(evaluation),
@@ -88,13 +90,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _verdict(gate: Mapping[str, Any] | None) -> tuple[str, str, str]:
-    if not gate:
-        return UNGATED
-    said = str(gate.get("verdict"))
-    return VERDICTS.get(said, ("none", NONE, said))
-
-
 def _summary(facts: PageFacts) -> str:
     """The state of things in one or two sentences."""
     rows = facts.evaluation.get("per_patient") or ()
@@ -103,34 +98,7 @@ def _summary(facts: PageFacts) -> str:
     clauses = (facts.gate or {}).get("clauses") or ()
     if not clauses:
         return seen
-    held = sum(clause["verdict"] == "passed" for clause in clauses)
-    return f"{held} of {len(clauses)} clauses of the gate hold. {seen}"
-
-
-def _comparison(gate: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Champion against challenger, metric by metric; None while there is no pair."""
-    champion, challenger = (gate or {}).get("champion"), (gate or {}).get("challenger")
-    if not champion or not challenger:
-        return None
-    old, new = champion.get("metrics") or {}, challenger.get("metrics") or {}
-    return {
-        "champion": champion.get("version", NONE),
-        "challenger": challenger.get("version", NONE),
-        "rows": [results.compared(name, old.get(name), new.get(name)) for name in results.ordered(old, new)],
-    }
-
-
-def _clause(clause: Mapping[str, Any]) -> dict[str, str]:
-    state, sign, _ = VERDICTS.get(str(clause["verdict"]), UNGATED)
-    return {
-        "name": results.title_of(str(clause["name"])).replace("_", " "),
-        "verdict": str(clause["verdict"]),
-        "state": state,
-        "sign": sign,
-        "value": plain(clause.get("value")),
-        "bound": plain(clause.get("bound")),
-        "note": str(clause.get("note") or ""),
-    }
+    return f"{decision.held(clauses)} {seen}"
 
 
 def _pictures(tiles: Sequence[Tile]) -> dict[str, list[Picture]]:
@@ -152,6 +120,27 @@ def _picture(tile: Tile) -> Picture:
         caption=tile.caption,
         state=state,
     )
+
+
+def _pairs(found: Sequence[Pair]) -> dict[str, list[tuple[Picture, Picture]]]:
+    """Champion's and challenger's picture of each frame, under what became of it."""
+    return {
+        title: [(_picture(pair.before), _picture(pair.after)) for pair in found if pair.change == change]
+        for title, change in CHANGES.items()
+        if any(pair.change == change for pair in found)
+    }
+
+
+def _sides(gate: Mapping[str, Any] | None) -> list[tuple[str, Markup, Markup]]:
+    """Heading, confusion matrix and reliability diagram of champion and challenger."""
+    return [
+        (
+            title,
+            Markup(figures.confusion_matrix(side["confusion"]["classes"], side["confusion"]["matrix"])),  # noqa: S704
+            Markup(figures.reliability(side["reliability"])),  # noqa: S704 - figures escape every label
+        )
+        for title, side in decision.matrices(gate)
+    ]
 
 
 def _figures(facts: PageFacts) -> dict[str, Markup]:

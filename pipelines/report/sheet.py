@@ -50,6 +50,15 @@ class Tile:
         return f"Tile({self.image_SS.shape}, {self.caption!r}, correct={self.correct})"
 
 
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One frame as the champion (``before``) and the challenger (``after``) see it."""
+
+    change: str  # pairs.GAINED, LOST or SAME
+    before: Tile
+    after: Tile
+
+
 def saliency_sheet(tiles: Sequence[Tile], columns: int = 6, title: str = "") -> Image.Image:
     """Each frame above its overlay, ``columns`` a row, with captions and a legend."""
     if columns < 1:

@@ -24,10 +24,10 @@ from pipelines.evaluation.summary import summarise
 from pipelines.files import digest, sha256_bytes, write_json
 from pipelines.manifest import Video
 from pipelines.params import EvaluateParams
-from pipelines.report import figures, sheet
-from pipelines.report.facts import frames_to_show, gather
+from pipelines.report import figures, pairs, sheet
+from pipelines.report.facts import frames_to_show, gather, scored
 from pipelines.report.page import PageFacts, build_page
-from pipelines.report.sheet import Tile, png_bytes, saliency_sheet
+from pipelines.report.sheet import Pair, Tile, png_bytes, saliency_sheet
 from pipelines.workspace import Workspace
 
 CLASSES = ["glioma", "meningioma", "metastasis", "normal"]
@@ -233,6 +233,12 @@ GATE = {
             "saliency_iou": 0.711,
             "pointing": None,
         },
+        "intervals": {"macro_f1": [0.79, 0.91]},
+        "reliability": [
+            {"confidence": 0.6, "accuracy": 0.5, "count": 40},
+            {"confidence": 0.9, "accuracy": 0.8, "count": 90},
+        ],
+        "confusion": {"classes": ["glioma", "meningioma"], "matrix": [[50, 12], [9, 59]]},
     },
     "challenger": {
         "version": "7",
@@ -243,8 +249,45 @@ GATE = {
             "saliency_iou": 0.702,
             "pointing": 0.95,
         },
+        "intervals": {"macro_f1": [0.81, 0.92]},
+        "reliability": [
+            {"confidence": 0.6, "accuracy": 0.6, "count": 30},
+            {"confidence": 0.9, "accuracy": 0.9, "count": 100},
+        ],
+        "confusion": {"classes": ["glioma", "meningioma"], "matrix": [[55, 7], [8, 60]]},
     },
+    "subgroups": [
+        {
+            "kind": "class",
+            "name": "glioma",
+            "patients": 6,
+            "frames": 62,
+            "value": 0.88,
+            "champion": 0.83,
+            "lost": -0.05,
+        },
+        {"kind": "site", "name": "B", "patients": 4, "frames": 40, "value": 0.71, "champion": 0.82, "lost": 0.11},
+        {
+            "kind": "domain",
+            "name": "in-vivo",
+            "patients": 3,
+            "frames": 9,
+            "value": None,
+            "champion": None,
+            "lost": None,
+        },
+    ],
+    "looks": {"test_sha256": "0" * 64, "count": 21, "most": 20, "warning": True},
 }
+CHANGES = {
+    "from": {"name": "version 6"},
+    "videos": {"added": ["a" * 64, "b" * 64], "removed": [], "changed": {}},
+    "patients": {"added": ["k-1"], "removed": [], "moved": {}},
+    "params": [{"key": "train.epochs", "from": 10, "to": 12}],
+    "environment": [],
+    "code": [{"key": "train", "from": "0" * 64, "to": "1" * 64}],
+}
+CARD = {"intended_use": "Research only.", "data": "Two sites.", "limits": "Other sites.", "contact": ""}
 LINEAGE = {
     "schema": "lineage/1",
     "commit": "9f2c41d07be8a3355d0c7e1f2a4b6c8d9e0f1a2b",
@@ -289,6 +332,12 @@ def full_page(root: Path) -> tuple[Workspace, PageFacts]:
         lineage=LINEAGE,
         durations=DURATIONS,
         tiles=make_tiles(workspace),
+        pairs=[
+            Pair("gained", disc(31, correct=False, caption="meningioma 0.91\ntruth: glioma\nab · 3"), disc(31)),
+            Pair("lost", disc(32), disc(32, correct=False, caption="meningioma 0.71\ntruth: glioma\ncd · 4")),
+        ],
+        changes=CHANGES,
+        card=CARD,
     )
     return workspace, facts
 
@@ -358,7 +407,7 @@ def test_pictures_say_what_they_show_and_tables_have_headers(
     outline = Outline(rendered[2])
     assert all(image["alt"] for image in outline.tags("img"))
     drawings = outline.tags("svg")
-    assert len(drawings) == 6
+    assert len(drawings) == 6 + 4
     assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
     assert all(header.get("scope") in {"col", "row", "rowgroup"} for header in outline.tags("th"))
     assert len(outline.tags("caption")) == len(outline.tags("table"))
@@ -420,6 +469,55 @@ def test_a_better_calibration_is_green_although_its_figure_fell(
 ) -> None:
     assert re.search(r'class="good">−0\.011', rendered[2])
     assert re.search(r'class="bad">−0\.009', rendered[2])  # saliency IoU
+
+
+def test_champion_and_challenger_stand_side_by_side(rendered: tuple[Workspace, PageFacts, str]) -> None:
+    text = " ".join(Outline(rendered[2]).text)
+    for words in (
+        "0.790 – 0.910",
+        "0.810 – 0.920",
+        "Champion · version 6",
+        "21 versions judged on these test videos; the policy warns above 20.",
+        "2 videos added; 1 patient added",
+        "train.epochs",
+        "Gained: the champion was wrong",
+        "Lost: the champion was right",
+        "Research only.",
+    ):
+        assert words in text, words
+    rivals = rendered[2][rendered[2].index("the greatest loss first") :]
+    assert rivals.index(">B<") < rivals.index(">glioma<") < rivals.index(">in-vivo<"), "who lost most comes first"
+
+
+def test_an_empty_part_of_the_model_card_is_red(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    page = build_page(gather(workspace, registration=REGISTRATION, gate=GATE, card=CARD | {"limits": " "}))
+    assert '<dd class="bad"><span aria-hidden="true">✕</span> missing: the gate refuses it</dd>' in page
+
+
+def test_pairs_show_what_changed_surest_mistakes_first_and_one_a_video(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    champion = pd.DataFrame(
+        [
+            {
+                "video_id": row["video_id"],
+                "frame_index": row["frame_index"],
+                "predicted": row["label"] if row["predicted"] != row["label"] else "another",
+                "probabilities": {"another": 0.5 + number / 1000, "x": 0.1},
+                "reject": False,
+            }
+            for number, row in enumerate(scored(workspace))
+        ]
+    )
+    found = pairs.picks(workspace, champion)
+    assert found["same"] == []
+    for change, before_right in (("gained", False), ("lost", True)):
+        group = found[change]
+        assert 1 <= len(group) <= pairs.MOST[change]
+        assert all((before.correct, after.correct) == (before_right, not before_right) for before, after in group)
+        assert len({before.video_id for before, _ in group}) == len(group)
+    surest = [before.probability for before, _ in found["gained"]]
+    assert surest == sorted(surest, reverse=True)
 
 
 def test_a_hostile_label_stays_text(tmp_path: Path) -> None:
@@ -594,9 +692,9 @@ def test_a_browser_shows_tables_and_pictures(tmp_path: Path, rendered: tuple[Wor
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     outline = Outline(done.stdout)
-    assert len(outline.tags("table")) >= 11
-    assert len(outline.tags("img")) == len(rendered[1].tiles)
-    assert len(outline.tags("svg")) == 6
+    assert len(outline.tags("table")) >= 13
+    assert len(outline.tags("img")) == len(rendered[1].tiles) + 2 * len(rendered[1].pairs)
+    assert len(outline.tags("svg")) == 6 + 4, "of them confusion and calibration of both sides"
     assert "Content Security Policy" not in done.stderr
 
 
