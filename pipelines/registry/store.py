@@ -11,6 +11,7 @@ import contextlib
 import json
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -282,8 +283,9 @@ class Registry:
     def package(self, version: Version) -> Iterator[Path]:
         """The version's package as it lies in the artifact store, unchecked: what an audit looks at."""
         location = str(self.client.get_logged_model(version.model_id).artifact_location)
-        if "://" not in location:
-            yield Path(location)
+        here = _folder(location)
+        if here is not None:
+            yield here
             return
         with tempfile.TemporaryDirectory(prefix="lclsc-package-") as name:
             folder = Path(name) / "package"
@@ -312,8 +314,9 @@ class Registry:
 
     def artifact(self, run: Run, name: str) -> bytes | None:
         """The same, of a run that was asked for already."""
-        if "://" not in run.location:
-            path = Path(run.location) / name
+        here = _folder(run.location)
+        if here is not None:
+            path = here / name
             return path.read_bytes() if path.is_file() else None
         run_id = run.run_id
         if name not in {entry.path for entry in self.client.list_artifacts(run_id)}:
@@ -497,6 +500,11 @@ def _require_record(record: Mapping[str, Any], version: Version) -> None:
             f"The package of version {version.version} carries another lineage than the registry names.",
             "Restore the artifact store from a backup; do not use this version.",
         )
+
+
+def _folder(location: str) -> Path | None:
+    """Where artifacts lie as files; None behind a server (``mlflow-artifacts:/``) or in a bucket."""
+    return None if urllib.parse.urlsplit(location).scheme else Path(location)
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ UNGATED = ("none", NONE, "Not gated")
 CARD = {"intended_use": "Intended use", "data": "Data", "limits": "Limits", "contact": "Contact"}
 OPTIONAL = frozenset({"contact"})
 ROWS_OF_CHANGES = 40
+DIGEST = re.compile("[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def subgroups(gate: Mapping[str, Any] | None) -> list[dict[str, str]]:
             "name": str(row["name"]) or "unnamed",
             "champion": number(row.get("champion")),
             "challenger": number(row.get("value")),
-            "difference": number(None if row.get("lost") is None else round(-row["lost"], 3) + 0.0),
+            "difference": _signed(row.get("lost")),
             "state": _state(row.get("lost")),
             "patients": count(row["patients"]),
             "frames": count(row["frames"]),
@@ -101,7 +103,7 @@ def changed(diff: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if diff is None:
         return None
     rows = [
-        {"what": title, "key": str(row["key"]), "old": plain(row["from"]), "new": plain(row["to"])}
+        {"what": title, "key": str(row["key"]), "old": _short(row["from"]), "new": _short(row["to"])}
         for title, part in (("parameter", "params"), ("environment", "environment"), ("code", "code"))
         for row in diff[part]
     ]
@@ -146,9 +148,23 @@ def held(clauses: Sequence[Mapping[str, Any]]) -> str:
     return f"{passed} of {len(clauses)} clauses of the gate hold."
 
 
+def _short(value: Any) -> str:
+    """A digest by its beginning."""
+    text = plain(value)
+    return f"{text[:12]}…" if DIGEST.fullmatch(text) else text
+
+
 def _interval(side: Mapping[str, Any], name: str) -> str:
     low, high = (side.get("intervals") or {}).get(name) or (None, None)
-    return between(low, high) if is_finite(low) and is_finite(high) else NONE
+    return between(low, high) if is_finite(low) and is_finite(high) else ""
+
+
+def _signed(lost: float | None) -> str:
+    """What was gained, with its sign."""
+    if not is_finite(lost):
+        return NONE
+    gain = round(-float(lost or 0), 3) + 0.0
+    return ("+" if gain > 0 else "") + number(gain)
 
 
 def _state(lost: float | None) -> str:

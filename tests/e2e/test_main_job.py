@@ -91,13 +91,17 @@ def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, p
     assert (report["status"], report["version"], report["aliases"]) == ("registered", "2", ["challenger"])
     assert report["champion"]["version"] == "1"
     assert set(report["champion"]["metrics"]) <= set(report["metrics"])
-    assert "champion" in (line.root / "reports" / "report.html").read_text()
+    page = line.root / "reports" / "report.html"
+    for words in ("3 videos added; 3 patients added", 'alt="Champion. Frame', "Champion against challenger by class"):
+        assert words in page.read_text(), words
     changed = line.json("diff", "1", "2")
     assert (len(changed["videos"]["added"]), len(changed["patients"]["added"]), changed["params"]) == (3, 3, [])
     assert changed["metrics"]
     assert line.json("audit", "--all")["verdict"] == "pass"
+    page.unlink()
     judged = line.json("promote", "2")
-    assert (judged["version"], judged["aliases"]) == ("2", ["challenger"])
+    assert (judged["version"], judged["aliases"], judged["page"]) == ("2", ["challenger"], str(page))
+    assert page.exists()
     person = ("--by", "A Reviewer", "--reason", "seen its page")
     approved = line.json("approve", "@challenger", *person)
     assert (approved["status"], approved["version"], approved["before"]) == ("approved", "2", "1")

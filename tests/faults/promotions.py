@@ -19,10 +19,16 @@ from pipelines.workspace import Workspace, template_file
 
 
 def build(
-    root: Path, *, versions: int, database: Path | None = None, witness: Callable[[Workspace], None] | None = None
+    root: Path,
+    *,
+    versions: int,
+    database: Path | None = None,
+    witness: Callable[[Workspace], None] | None = None,
+    name: str = "lclsc",
 ) -> Workspace:
-    """``versions`` complete versions; the first is champion, and nothing else was judged."""
+    """``versions`` complete versions of the model ``name``; the first is champion, and nothing else was judged."""
     workspace = empty(root)
+    params_file.write(workspace.params, workspace.params, {"register": {"name": name}})
     if database is not None:  # making one takes seconds
         shutil.copyfile(database, workspace.tracking_database)
     for seed in range(versions):

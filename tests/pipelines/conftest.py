@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mlflow_server as mlflow_servers
 import numpy as np
 import pytest
 from faults import promotions
 from tiny import build_and_seal, write_model
 
 from pipelines import promotion
-from pipelines.files import write_json
+from pipelines.files import digest, write_json
 from pipelines.workspace import Workspace
 
 
@@ -89,3 +90,41 @@ def judged_template(tmp_path_factory: pytest.TempPathFactory, empty_database: Pa
 def judged(judged_template: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return promotions.copy(judged_template, tmp_path / "w")
+
+
+# --- a team's registry: the same is asked of both ----------------------------------------------------
+
+BOTH = ["sqlite", pytest.param("server", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow_servers.MlflowServer]:
+    """On PostgreSQL and with accounts: once a session; whoever uses it takes a model name of their own."""
+    with mlflow_servers.running(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
+
+
+@pytest.fixture(params=BOTH)
+def tracked_anywhere(request: pytest.FixtureRequest, tracked: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """``tracked`` on its own SQLite, and as a user of the server."""
+    if request.param == "server":
+        _use(request.getfixturevalue("mlflow_server"), monkeypatch)
+    return tracked
+
+
+@pytest.fixture(params=BOTH)
+def judged_anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """``judged`` on its own SQLite, and as a user of the server."""
+    if request.param == "sqlite":
+        workspace: Workspace = request.getfixturevalue("judged")
+        return workspace
+    _use(request.getfixturevalue("mlflow_server"), monkeypatch)
+    workspace = promotions.build(tmp_path / "w", versions=3, name=digest([request.node.name])[:12])
+    promotions.judge(workspace, "2")
+    promotion.keep(workspace, "Judge version 2")
+    return workspace
+
+
+def _use(server: mlflow_servers.MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)

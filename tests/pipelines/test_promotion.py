@@ -53,12 +53,12 @@ def refusal(workspace: Workspace, version: str = "2", **changes: Any) -> str:
     return caught.value.code
 
 
-def test_an_approved_challenger_is_champion_and_no_longer_challenger(workspace: Workspace) -> None:
-    outcome = promotion.approve(workspace, "@challenger", **WHO)
+def test_an_approved_challenger_is_champion_and_no_longer_challenger(judged_anywhere: Workspace) -> None:
+    outcome = promotion.approve(judged_anywhere, "@challenger", **WHO)
     assert (outcome.status, outcome.version, outcome.before) == ("approved", "2", "1")
-    assert aliases(workspace) == {"champion": "2"}
-    assert events(workspace)[-5:] == ["approved", "alias_intended", "promoted", "alias_intended", "alias_removed"]
-    assert is_one_history(workspace)
+    assert aliases(judged_anywhere) == {"champion": "2"}
+    assert events(judged_anywhere)[-5:] == ["approved", "alias_intended", "promoted", "alias_intended", "alias_removed"]
+    assert is_one_history(judged_anywhere)
 
 
 def test_a_decision_names_the_person_as_typed_and_as_the_machine_knows_them(workspace: Workspace) -> None:
@@ -123,17 +123,17 @@ def test_evidence_under_another_policy_or_too_old_is_refused(workspace: Workspac
     assert refusal(workspace, "3") == "evidence_too_old"
 
 
-def test_evidence_that_differs_between_its_places_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    store = registry.connect(workspace)
+def test_evidence_that_differs_between_its_places_is_refused(judged_anywhere: Workspace, tmp_path: Path) -> None:
+    store = registry.connect(judged_anywhere)
     version = promotions.find(store, "2")
     store.set_version_tag("2", "gate_sha256", "0" * 64)
-    assert refusal(workspace) == "evidence_changed"
+    assert refusal(judged_anywhere) == "evidence_changed"
     store.set_version_tag("2", "gate_sha256", version.tags["gate_sha256"])
     (tmp_path / "gate.json").write_text('{"verdict": "passed"}')
     store.log_artifacts(version.run_id, [tmp_path / "gate.json"])
-    assert refusal(workspace) == "evidence_changed"
+    assert refusal(judged_anywhere) == "evidence_changed"
     store.delete_artifact(version.run_id, "gate.json")
-    assert refusal(workspace) == "evidence_changed"
+    assert refusal(judged_anywhere) == "evidence_changed"
 
 
 def test_who_names_the_evidence_they_saw_approves_no_other(workspace: Workspace) -> None:
@@ -247,19 +247,21 @@ def test_only_the_promoting_workspace_decides(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_move_that_was_killed_half_way_is_finished_by_the_next_command(workspace: Workspace, done: bool) -> None:
-    store = registry.connect(workspace)
+def test_a_move_that_was_killed_half_way_is_finished_by_the_next_command(
+    judged_anywhere: Workspace, done: bool
+) -> None:
+    store = registry.connect(judged_anywhere)
     plan = {"alias": "champion", "from": "1", "to": "2"}
     data = {"by": "a", "reason": "b", "moves": [plan, {"alias": "challenger", "from": "2", "to": None}]}
-    line = ledger.append(workspace, actor="approve", event="approved", subject="version 2", data=data).seq
+    line = ledger.append(judged_anywhere, actor="approve", event="approved", subject="version 2", data=data).seq
     move = plan | {"decision": line}
-    ledger.append(workspace, actor="approve", event="alias_intended", subject="version 2", data=move)
+    ledger.append(judged_anywhere, actor="approve", event="alias_intended", subject="version 2", data=move)
     if done:
         store.set_alias("champion", "2")
-    assert alias_report.run(workspace)["open"][0] == move
-    assert promotion.rollback(workspace, reason="x").before == "2"
-    assert aliases(workspace) == {"champion": "1"}
-    assert is_one_history(workspace)
+    assert alias_report.run(judged_anywhere)["open"][0] == move
+    assert promotion.rollback(judged_anywhere, reason="x").before == "2"
+    assert aliases(judged_anywhere) == {"champion": "1"}
+    assert is_one_history(judged_anywhere)
 
 
 def test_a_half_done_decision_that_cannot_be_finished_is_abandoned_as_a_whole(workspace: Workspace) -> None:
