@@ -71,7 +71,7 @@ def run(workspace: Workspace, params: Params, map_items: Mapper = cluster.map_it
     code = code_digest.stage_digest(workspace, "extract")
     work = _work(workspace, params.extract, code)
     index = ShardIndex(workspace)
-    todo = [item for item in work if not _is_there(index, item)]
+    todo = sorted((item for item in work if not _is_there(index, item)), key=_bytes_to_read, reverse=True)
     written = map_items(
         write_shards,
         todo,
@@ -151,6 +151,12 @@ def _item(workspace: Workspace, row: Video, source: Path, params: ExtractParams,
 
 def _is_there(index: ShardIndex, item: Work) -> bool:
     return index.verifies(item.shard) and (item.mask_shard is None or index.verifies(item.mask_shard))
+
+
+def _bytes_to_read(item: Work) -> int:
+    """The longest first: a long clip begun last would run on alone while the other workers have nothing to do."""
+    files = item.source.iterdir() if item.source.is_dir() else [item.source]
+    return sum(file.stat().st_size for file in files)
 
 
 def _require_all(written: Iterable[Written]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines import progress, registry
 from pipelines.errors import VideoError, WrongUseError
-from pipelines.files import read_json, write_bytes
+from pipelines.files import read_json, sha256_file, write_bytes
 from pipelines.inference import Prediction, VideoPrediction
 from pipelines.package import child
 from pipelines.registry import Registry, Version
@@ -44,7 +44,7 @@ def run(
     if sheet is not None:
         write_bytes(
             sheet,
-            png_bytes(saliency_sheet(_tiles(classes, found), title=f"{video.name}: version {version.version}")),
+            png_bytes(saliency_sheet(_tiles(classes, found), title=_title(video, version.version))),
         )
     return {
         "schema": "predict/1",
@@ -53,6 +53,11 @@ def run(
         "video": _whole(classes, found),
         "frames": [_frame(classes, found, n) for n in range(len(found.frame_index_N))],
     }
+
+
+def _title(video: Path, version: str) -> str:
+    """The video by its id: a file's name may be a patient's."""
+    return f"Video {sha256_file(video)[:12]}: version {version}"
 
 
 def _classified(package: Path, video: Path) -> VideoPrediction:

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-BOX_BYTES = 16  # the longest box header of any format here
+BOX_BYTES = 282  # the longest box header of any format here, an Ogg page's
 
-# Bytes that a box takes, header included, from its first 16 bytes; None where the box does not say.
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11")
+SMPTE_KEY = bytes.fromhex("060e2b34")
+
+# Bytes that a box takes, header included, from its first BOX_BYTES; None where the box does not say.
 BoxLength = Callable[[bytes], int | None]
 
 
 def is_cut_short(path: Path) -> bool:
-    """True when a top-level box of an MP4, MOV, AVI, MKV or WebM file ends behind the end of the file."""
+    """True when a top-level box of an MP4, MOV, AVI, MKV, WebM, WMV, FLV, MXF or Ogg file ends behind the file."""
     size, position = path.stat().st_size, 0
     with path.open("rb") as file:
         box_length = _box_length(file.read(BOX_BYTES))
@@ -67,6 +70,14 @@ def _box_length(head: bytes) -> BoxLength | None:
         return _riff_chunk
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return _ebml_element
+    if head[:8] == ASF_HEADER:
+        return _asf_object
+    if head[:3] == b"FLV":
+        return _flv_tag
+    if head[:4] == SMPTE_KEY:
+        return _mxf_triplet
+    if head[:4] == b"OggS":
+        return _ogg_page
     return None
 
 
@@ -75,7 +86,7 @@ def _iso_box(head: bytes) -> int | None:
     if len(head) < 8:
         return BOX_BYTES  # too short for a header: cut
     length = int.from_bytes(head[:4], "big")
-    if length == 1 and len(head) == BOX_BYTES:
+    if length == 1 and len(head) >= 16:
         length = int.from_bytes(head[8:16], "big")
     return length if length >= 8 else None
 
@@ -100,3 +111,40 @@ def _ebml_element(head: bytes) -> int | None:
     unknown = (1 << 7 * size_bytes) - 1
     length = field & unknown
     return None if length == unknown else id_bytes + size_bytes + length
+
+
+def _asf_object(head: bytes) -> int | None:
+    """GUID, 64-bit little-endian size of the whole object; what is too short for one is padding."""
+    if len(head) < 24:
+        return None
+    length = int.from_bytes(head[16:24], "little")
+    return length if length >= 24 else None
+
+
+def _flv_tag(head: bytes) -> int | None:
+    """The file's header or a tag of type 8, 9 or 18 with 24 bits of size; 4 bytes follow either."""
+    if len(head) < 11:
+        return BOX_BYTES
+    if head[:3] == b"FLV":
+        return int.from_bytes(head[5:9], "big") + 4
+    return 11 + int.from_bytes(head[1:4], "big") + 4 if head[0] & 0x1F in (8, 9, 18) else None
+
+
+def _mxf_triplet(head: bytes) -> int | None:
+    """SMPTE 336: a key of 16 bytes, a length of 1 byte or of as many as that byte says, the value."""
+    if head[:4] != SMPTE_KEY[: len(head)]:
+        return None
+    if len(head) < 17:
+        return BOX_BYTES
+    more = head[16] - 0x80 if head[16] > 0x80 else 0
+    length = int.from_bytes(head[17 : 17 + more], "big") if more else head[16]
+    return 17 + more + length if more <= 8 else None
+
+
+def _ogg_page(head: bytes) -> int | None:
+    """RFC 3533: 27 bytes, the last of which counts the segments whose sizes follow."""
+    if head[:4] != b"OggS"[: len(head)]:
+        return None
+    if len(head) < 27 + (head[26] if len(head) > 26 else 0):
+        return BOX_BYTES
+    return 27 + head[26] + sum(head[27 : 27 + head[26]])

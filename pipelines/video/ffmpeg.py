@@ -24,7 +24,9 @@ from pipelines.video.container import is_cut_short, says_no_rate
 from pipelines.video.faults import fault
 from pipelines.video.frame import RawFrame
 
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,yuv4mpegpipe"
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,flv,mxf,ogg,mpeg,mpegts,mpegvideo,m4v,h264,hevc,yuv4mpegpipe"
+)
 """Formats that hold their own frames. Playlists and concat scripts would make FFmpeg open other files."""
 
 CODEC_OPTIONS = {

@@ -30,6 +30,11 @@ KNOWN_SIZES_PX = ((464, 336), (384, 274), (576, 576), (512, 512))
 """Width and height that these recorders write, for files whose trailer is gone."""
 
 LARGEST_FRAME_BYTES = 1 << 27
+TEXT = bytes(range(32, 127)) + b"\t\r\n"
+BROKEN = {
+    "truncated": "The recording ends within a frame.",
+    "damaged": "The frames before the trailer do not end where a frame ends: bytes were lost or added among them.",
+}
 NUMBER = rb"[0-9]{1,6}(?:\.[0-9]{1,9})?"
 
 
@@ -41,7 +46,7 @@ class Layout:
     height_px: int
     frames: int
     rate_hz: float
-    whole: bool  # False where the file ends within a frame
+    broken: str  # code of what is wrong with the whole, empty where every byte has its place
 
     @property
     def frame_bytes(self) -> int:
@@ -73,8 +78,8 @@ def read(path: Path, caps: Caps) -> Iterator[RawFrame]:
             levels = np.frombuffer(file.read(layout.frame_bytes), dtype="<i2")
             levels_HW = levels.reshape(layout.height_px, layout.width_px).astype(np.int16)
             yield RawFrame(index=index, pts_seconds=index / layout.rate_hz, levels_HW=levels_HW)
-        if not layout.whole:
-            raise fault("truncated", "The recording ends within a frame.")
+        if layout.broken:
+            raise fault(layout.broken, BROKEN[layout.broken])
 
 
 def _layout(file: BinaryIO) -> Layout | None:
@@ -90,7 +95,7 @@ def _layout(file: BinaryIO) -> Layout | None:
         size_px = _size_px(frame_bytes, numbers)
         rate_hz = next(filter(_is_rate, (header_hz, numbers.get("framerate", 0.0))), None)
         if size_px and rate_hz:
-            return _laid_out(size_px, rate_hz, frames_end, has_trailer=bool(numbers))
+            return _laid_out(file, size_px, rate_hz, frames_end, has_trailer=bool(numbers))
     return None
 
 
@@ -98,18 +103,30 @@ def _number(form: str, header: bytes, offset: int) -> float:
     return float(struct.unpack_from(form, header, offset)[0])
 
 
-def _laid_out(size_px: tuple[int, int], rate_hz: float, frames_end: int, *, has_trailer: bool) -> Layout:
+def _laid_out(
+    file: BinaryIO, size_px: tuple[int, int], rate_hz: float, frames_end: int, *, has_trailer: bool
+) -> Layout:
     stride = 2 * size_px[0] * size_px[1] + GAP_BYTES
     frames, rest = divmod(frames_end - HEADER_BYTES, stride)
     if rest == stride - GAP_BYTES:  # the last gap may be left out
         frames, rest = frames + 1, 0
+    if has_trailer:
+        broken = "" if _is_text(file, frames_end - rest, rest) else "damaged"
+    else:
+        broken = "" if rest < GAP_BYTES else "truncated"
     return Layout(
         width_px=size_px[0],
         height_px=size_px[1],
         frames=frames,
         rate_hz=rate_hz,
-        whole=has_trailer or rest < GAP_BYTES,
+        broken=broken,
     )
+
+
+def _is_text(file: BinaryIO, start: int, length: int) -> bool:
+    """Lines of a trailer may come before the one that it is found by; half a frame is no text."""
+    file.seek(start)
+    return length <= TRAILER_BYTES and not file.read(length).translate(None, TEXT)
 
 
 def _size_px(frame_bytes: float, numbers: dict[str, float]) -> tuple[int, int] | None:

@@ -63,6 +63,13 @@ def test_real_clips_have_the_frames_and_times_of_ffprobe(name: str) -> None:
         (".webm", "libvpx-vp9", "yuv420p"),
         (".mpg", "mpeg2video", "yuv420p"),
         (".ts", "libx264", "yuv420p"),
+        (".wmv", "wmv2", "yuv420p"),
+        (".asf", "msmpeg4", "yuv420p"),
+        (".flv", "flv", "yuv420p"),
+        (".flv", "libx264", "yuv420p"),
+        (".mxf", "mpeg2video", "yuv422p"),
+        (".ogv", "libvpx", "yuv420p"),
+        (".3gp", "mpeg4", "yuv420p"),
     ],
 )
 def test_every_container_has_the_frames_and_times_of_ffprobe(
@@ -72,6 +79,25 @@ def test_every_container_has_the_frames_and_times_of_ffprobe(
     pairs = list(zip(times(clip), ffprobe_times(clip), strict=True))
     assert len(pairs) == 6
     assert all(ours == pytest.approx(theirs, abs=1e-6) for ours, theirs in pairs if theirs is not None)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"),
+    [
+        (".wmv", "wmv2", "yuv420p"),
+        (".flv", "libx264", "yuv420p"),
+        (".mxf", "mpeg2video", "yuv422p"),
+        (".ogv", "libvpx", "yuv420p"),
+    ],
+)
+def test_a_cut_container_is_truncated_wherever_it_is_cut(tmp_path: Path, suffix: str, codec: str, pixels: str) -> None:
+    whole = clip_files.video(tmp_path / f"whole{suffix}", codec, pictures(), pixels=pixels).read_bytes()
+    for share in (0.35, 0.6, 0.8, 0.97):
+        cut = tmp_path / f"cut{suffix}"
+        cut.write_bytes(whole[: int(share * len(whole))])
+        assert code_of(cut) in ("truncated", "unreadable", "no_video_stream"), share
+    cut.write_bytes(whole[:-1])
+    assert code_of(cut) == "truncated"
 
 
 def test_grey_video_of_16_bits_keeps_its_levels(tmp_path: Path) -> None:
@@ -365,6 +391,24 @@ def test_mkt_that_ends_within_a_frame_is_truncated(tmp_path: Path) -> None:
     clip = clip_files.mkt(tmp_path / "clip.mkt", levels_FHW, trailer=False)
     clip.write_bytes(clip.read_bytes()[:-5000])
     assert code_of(clip) == "truncated"
+
+
+@pytest.mark.parametrize("lost", [1, 100, 3000, 6144 + 32 - 1])
+def test_mkt_that_lost_bytes_among_its_frames_is_damaged(tmp_path: Path, lost: int) -> None:
+    """Every frame behind the gap would be shifted: a picture, but not the one that was filmed."""
+    levels_FHW = np.random.default_rng(0).integers(-400, 8191, (6, 48, 64)).astype(np.int16)
+    clip = clip_files.mkt(tmp_path / "clip.mkt", levels_FHW)
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[:9000] + whole[9000 + lost :])
+    assert video.sniff(clip) == "mkt"
+    assert code_of(clip) == "damaged"
+
+
+def test_mkt_may_have_other_lines_before_those_that_are_read(tmp_path: Path) -> None:
+    levels_FHW = pictures(kind=np.int16)
+    clip = clip_files.mkt(tmp_path / "clip.mkt", levels_FHW)
+    clip.write_bytes(clip.read_bytes().replace(b"allowed_egain", b"<CSTART\r\nserial=7\nallowed_egain"))
+    assert np.array_equal(raw(clip), levels_FHW)
 
 
 def test_broken_mkt_ends_in_an_error_of_ours(tmp_path: Path) -> None:

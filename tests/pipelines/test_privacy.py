@@ -19,9 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 from test_extract import Sequential
 
 import planted_copies as planted
-from pipelines import extract, identity, initialise, intake, manifest
+from pipelines import extract, identity, initialise, intake, manifest, predict
 from pipelines import params as parameters
 from pipelines.code_digest import refresh
+from pipelines.files import sha256_file
 from pipelines.locks import one_writer
 from pipelines.near_copy_check import Store
 from pipelines.video import geometry
@@ -168,3 +169,9 @@ def test_a_new_key_in_the_old_ones_place_moves_nobody(
     assert (len(report.taken), report.patients) == (1, {})
     assert manifest.read_splits(moved.splits) == before
     assert new.key_id not in moved.manifest.read_text()
+
+
+def test_a_sheet_names_its_video_by_its_bytes_alone(tmp_path: Path) -> None:
+    clip = tmp_path / "Mustermann Erika 1970.mp4"
+    clip.write_bytes(b"frames")
+    assert predict._title(clip, "3") == f"Video {sha256_file(clip)[:12]}: version 3"
