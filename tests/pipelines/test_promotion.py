@@ -247,21 +247,19 @@ def test_only_the_promoting_workspace_decides(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_move_that_was_killed_half_way_is_finished_by_the_next_command(
-    judged_anywhere: Workspace, done: bool
-) -> None:
-    store = registry.connect(judged_anywhere)
+def test_a_move_that_was_killed_half_way_is_finished_by_the_next_command(workspace: Workspace, done: bool) -> None:
+    store = registry.connect(workspace)
     plan = {"alias": "champion", "from": "1", "to": "2"}
     data = {"by": "a", "reason": "b", "moves": [plan, {"alias": "challenger", "from": "2", "to": None}]}
-    line = ledger.append(judged_anywhere, actor="approve", event="approved", subject="version 2", data=data).seq
+    line = ledger.append(workspace, actor="approve", event="approved", subject="version 2", data=data).seq
     move = plan | {"decision": line}
-    ledger.append(judged_anywhere, actor="approve", event="alias_intended", subject="version 2", data=move)
+    ledger.append(workspace, actor="approve", event="alias_intended", subject="version 2", data=move)
     if done:
         store.set_alias("champion", "2")
-    assert alias_report.run(judged_anywhere)["open"][0] == move
-    assert promotion.rollback(judged_anywhere, reason="x").before == "2"
-    assert aliases(judged_anywhere) == {"champion": "1"}
-    assert is_one_history(judged_anywhere)
+    assert alias_report.run(workspace)["open"][0] == move
+    assert promotion.rollback(workspace, reason="x").before == "2"
+    assert aliases(workspace) == {"champion": "1"}
+    assert is_one_history(workspace)
 
 
 def test_a_half_done_decision_that_cannot_be_finished_is_abandoned_as_a_whole(workspace: Workspace) -> None:

@@ -23,7 +23,6 @@ def base(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Work
     [
         ("approve", "after store.set_alias", 1),  # the champion moved, and nobody noted it
         ("promote", "before store.log_artifacts", 1),  # the verdict is noted, its file is not kept
-        ("rollback", "after ledger._write", 1),  # ordered, and nothing moved
     ],
 )
 def test_a_killed_promotion_is_finished_by_whoever_comes_next(
