@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import grimp
+import numpy as np
 
 from harness import ROOT, InProcess, Options, Report, at_least, at_most, contest, figure, run_race
 from orchestration import LCLSC, taken_in
@@ -257,7 +258,7 @@ def drawn_commit(root: Path, count: int, size: int) -> Commit:
     (root / ".dvc" / "config").write_text("[core]\n    remote = storage\n['remote \"storage\"']\n    url = ../remote\n")
     objects = []
     for number in range(count):
-        content = random.Random(SEED + number).randbytes(size)
+        content = np.random.default_rng(SEED + number).bytes(size)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         for store in (root / ".dvc" / "cache", root / "remote"):
             path = store / place(md5)

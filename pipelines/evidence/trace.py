@@ -9,9 +9,10 @@ What a commit says never changes, so each registered version is read into the in
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ CREATE TABLE IF NOT EXISTS videos (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS versions (version TEXT PRIMARY KEY, commit_id TEXT, lineage_sha256 TEXT, data_version TEXT);
 CREATE TABLE IF NOT EXISTS uses (
-    video_id TEXT, version TEXT, role TEXT, shard TEXT, frames INTEGER, PRIMARY KEY (video_id, version)
+    video_id TEXT, version TEXT, role TEXT, shard TEXT, frames INTEGER, PRIMARY KEY (version, video_id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS aliases (alias TEXT PRIMARY KEY, version TEXT);
 CREATE TABLE IF NOT EXISTS withdrawn (patient_id TEXT PRIMARY KEY);
 CREATE INDEX IF NOT EXISTS videos_by_patient ON videos (patient_id);
-CREATE INDEX IF NOT EXISTS uses_by_version ON uses (version);
+CREATE INDEX IF NOT EXISTS uses_by_video ON uses (video_id);
 """
 _KNOWN_VIDEO = "INSERT OR IGNORE INTO videos VALUES (?, ?, ?, ?, ?, ?, 0)"
 _PRESENT_VIDEO = "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?, ?, 1)"
@@ -233,4 +234,17 @@ def _rows(database: sqlite3.Connection, query: str, *values: object) -> list[dic
     cursor.row_factory = None
     cursor.execute(query, values)
     names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
+    with _no_collection():
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Rows of texts and numbers make no cycles, and thousands of them would have Python look for some."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

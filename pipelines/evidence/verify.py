@@ -195,9 +195,11 @@ def file_findings(package_sha256: str, package: Path) -> Iterator[str]:
 
     The first packages have no such list: nothing speaks for their MLmodel.
     """
-    if not (package / SUMS).is_file():
-        return
     files = hashed_files(package)
+    if SUMS not in files:
+        if tree_of(files) != package_sha256:
+            yield f"{SUMS} is missing"
+        return
     listed = {path: found for path, found in files.items() if path not in UNLISTED}
     sums = "".join(f"{found}  {path}\n" for path, found in listed.items()).encode()
     if (package / SUMS).read_bytes() == sums:
