@@ -6,7 +6,7 @@ LCLSC := $(BIN)/lclsc
 # Processes that share the tests.
 WORKERS ?= 2
 
-.PHONY: install demo check test bench bench-deps mutation hostile fuzz histories watch-demo supply-chain clean-demo races \
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz faults histories watch-demo supply-chain clean-demo races \
 	audit-campaign reproductions
 .DEFAULT_GOAL := help
 
@@ -16,6 +16,7 @@ help:
 	@echo "make check    install, and check formatting, style, types and import contracts"
 	@echo "make watch-demo  install, and let a fresh workspace serve itself two batches"
 	@echo "make supply-chain  install, list all packages (dist/lclsc.cdx.json), and ask what is known against them"
+	@echo "make faults   install, and kill, cut off and disturb the line at seeded points; MINUTES=20, goes on where it stopped"
 	@echo "make hostile  install, and take hundreds of hostile and broken files in"
 	@echo "make fuzz     install, and feed 100 000 drawn inputs to each reader of our own"
 	@echo "make races    install, kill promotions at every step, and let 200 of them race"
@@ -67,6 +68,13 @@ fuzz: install
 races: install
 	cd tests && ../$(BIN)/python -m faults.promotion_kills
 	cd tests && ../$(BIN)/python -m faults.promotion_races
+
+# 270 points of the steps and 30 of whole flows, each beside a run that nothing happened to; POINT=17 replays one.
+MINUTES ?= 20
+
+faults: install
+	cd tests && PYTHONPATH=.:../benchmarks PATH=$(CURDIR)/$(BIN):$$PATH ../$(BIN)/python -m faults.run --minutes $(MINUTES) \
+		$(if $(POINT),--point $(POINT))
 
 # A fresh workspace serves itself: two batches, two versions, an idle minute; about ten minutes.
 watch-demo: install
