@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -49,5 +48,4 @@ def approve(workspace: Path, decision: Decision) -> dict[str, Any]:
     console.say_served(f"approve  {said}")
     if outcome.status == "approved":
         notices.send("approved", f"version {outcome.version} is champion", f"{place.root.name}: by {decision.by}.")
-        create_markdown_artifact(key="champion", markdown=f"# {said.capitalize()}", description="Who is champion now")
     return {"schema": "approve/1"} | outcome.as_json()

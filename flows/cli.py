@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from flows import console, evidence, gating, monitoring, promotion, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
+from pipelines.redaction import redact
 from pipelines.workspace import Workspace
 
 app = typer.Typer(
@@ -35,7 +37,8 @@ def main() -> None:
         app(standalone_mode=True)
     except Exception as raised:
         if "--debug" in arguments or os.environ.get("LCLSC_DEBUG"):
-            raise
+            print(redact(traceback.format_exc()), file=sys.stderr)
+            sys.exit(1)
         error = raised if isinstance(raised, LclscError) else unexpected(raised)
         if "--json" in arguments:
             console.print_json(_failure(arguments[0], error))

@@ -23,6 +23,7 @@ from flows.options import open_workspace
 from pipelines import cluster, locks, manifest, params, progress, status, versioning
 from pipelines.errors import LclscError, OutsideSystemError
 from pipelines.files import read_json, write_json
+from pipelines.redaction import redact
 from pipelines.workspace import Workspace
 
 # `pipelines.register` brings torch, which an idle retrain must not pay for: it is imported where work is.
@@ -174,7 +175,7 @@ class _Output:
     def __call__(self, line: str) -> None:
         news = progress.parse(line)
         if news is None:
-            self.logger.info(line)
+            self.logger.info(redact(line))
             return
         self.tracker.retitle(news.total, news.unit)
         self.tracker.update(news.done, news.note)

@@ -38,6 +38,7 @@ WITHOUT_EFFECT = {
         "locks",
         "params",  # values are tracked by DVC itself, key by key
         "progress",
+        "redaction",
         "settings",
         "stage",
         "versioning",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.redaction import redact
+
 
 class LclscError(Exception):
     """A failure with a cause and a remedy.
@@ -15,10 +17,10 @@ class LclscError(Exception):
     exit_code = 3
 
     def __init__(self, code: str, cause: str, remedy: str, *, transient: bool = False) -> None:
-        super().__init__(f"{cause} {remedy}")
         self.code = code
-        self.cause = cause
-        self.remedy = remedy
+        self.cause = redact(cause)
+        self.remedy = redact(remedy)
+        super().__init__(f"{self.cause} {self.remedy}")
         self.transient = transient
 
     def __reduce__(self) -> tuple[Any, ...]:

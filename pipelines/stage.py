@@ -16,6 +16,7 @@ from pipelines import code_digest, locks, settings
 from pipelines import params as parameters
 from pipelines.errors import LclscError, unexpected
 from pipelines.files import write_json
+from pipelines.redaction import redact
 from pipelines.workspace import Workspace
 
 
@@ -58,5 +59,5 @@ def die_with_parent() -> None:
 def _explain(workspace: Workspace, stage: str, error: LclscError) -> None:
     write_json(workspace.stage_error(stage), error.as_json())
     if os.environ.get("LCLSC_DEBUG"):
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), file=sys.stderr)
     print(f"{stage}: {error.cause}\n  {error.remedy}", file=sys.stderr)

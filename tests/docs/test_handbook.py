@@ -16,6 +16,9 @@ RECOVERY = "tests/e2e/test_recovery.py"
 TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
 MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
 TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_postgresql"
+REGISTRY = (
+    "tests/e2e/test_team.py::test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server"
+)
 DECISION = '{"decision": {"by": "Dr. Ada Weber", "reason": "better on the new site"}}'
 CLI = "PREFECT_HOME=clinic/.state/prefect prefect --profile lclsc"
 
@@ -35,6 +38,11 @@ PAGES = {
         "export PREFECT_API_URL=http://127.0.0.1:4200/api": TEAM,
         'export PREFECT_API_AUTH_STRING="$(cat /srv/prefect/auth)"': TEAM,
         "lclsc serve --flows --drop /export/pcle --workspace clinic": TEAM,
+        "deploy/mlflow-server.sh /srv/mlflow": REGISTRY,
+        "export MLFLOW_TRACKING_URI=http://127.0.0.1:5000": REGISTRY,
+        "export MLFLOW_TRACKING_USERNAME=admin": REGISTRY,
+        'export MLFLOW_TRACKING_PASSWORD="$(cat /srv/mlflow/password)"': REGISTRY,
+        "lclsc history --workspace clinic": REGISTRY,
     },
     "recovery": {
         "lclsc doctor --workspace clinic --repair": f"{DOCTOR}::test_what_is_safe_to_mend_is_mended",

@@ -1,37 +1,47 @@
-"""Prefect's server on a real PostgreSQL, by the script of deploy/, with a real service as its client."""
+"""The servers of a team on a real PostgreSQL, by the scripts of deploy/, with real clients."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e.line import Line
+from e2e.line import LCLSC, Line
 from e2e.served import Served
+from faults import promotions
+
+from pipelines import lineage, registry
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, because a socket's path is; and passable, because PostgreSQL does not run as root."""
+    with tempfile.TemporaryDirectory(prefix="team-", dir="/tmp") as name:
+        yield Path(name)
+
+
 def test_a_service_runs_its_flows_by_a_server_on_postgresql(
-    empty_workspace: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, require: Callable[[str], str]
+    empty_workspace: Path, folder: Path, tmp_path: Path, require: Callable[[str], str]
 ) -> None:
     require("initdb")
-    if os.geteuid() == 0:
-        pytest.skip("PostgreSQL does not run as root")
     line = Line(empty_workspace, tmp_path / "patients.key").copy(tmp_path / "w")
-    folder = tmp_path_factory.mktemp("pg")  # a socket's path is short
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     command = [str(ROOT / "deploy" / "prefect-server.sh"), str(folder), str(port)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     server = subprocess.Popen(command, env=line.environment | {"PATH": path}, start_new_session=True)
@@ -43,7 +53,7 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
         url = f"http://127.0.0.1:{port}/api"
         line.environment |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": (folder / "auth").read_text().strip()}
         service.process = line.start("serve", "--flows", "--drop", str(service.drop))
-        command = ["psql", "--host", str(folder), "prefect", "--tuples-only", "--no-align", "--command"]
+        command = ["psql", "--host", str(folder / "postgresql"), "prefect", "--tuples-only", "--no-align", "--command"]
         query = "select r.state_name from flow_run r join flow f on f.id = r.flow_id where f.name = 'intake'"
         service.wait_for(lambda: "Completed" in line.tool(*command, query), 180)
         assert service.stop() == 0
@@ -51,6 +61,62 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     assert not (folder / "postgresql" / "postmaster.pid").exists()
+
+
+def test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server(
+    folder: Path,
+    tmp_path: Path,
+    require: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require("initdb")
+    port = _free_port()
+    with _script("mlflow-server.sh", folder, port) as server:
+        _wait(lambda: _status(port, "2.0/mlflow/experiments/get?experiment_id=0") == 401, server)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", (folder / "password").read_text().strip())
+        workspace = promotions.build(tmp_path / "w", versions=2)
+        store = registry.connect(workspace)
+        assert store.aliases() == {"champion": "1"}
+        assert [version.complete for version in store.versions()] == [True, True]
+        assert lineage.verify_package(store.download(store.versions()[1]))["weights_sha256"]
+        told = subprocess.run(
+            [LCLSC, "history", "--json", "--workspace", str(workspace.root)], check=True, capture_output=True, text=True
+        )
+        assert json.loads(told.stdout)["aliases"] == {"champion": "1"}
+        assert not workspace.tracking_database.exists()
+        assert not workspace.tracking_artifacts.exists()
+        assert any((folder / "artifacts").rglob("lineage.json"))
+        assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
+    assert not (folder / "postgresql" / "postmaster.pid").exists()
+
+
+@contextlib.contextmanager
+def _script(name: str, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A script of deploy/ until SIGTERM."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [str(ROOT / "deploy" / name), str(folder), str(port)]
+    server = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
+    try:
+        yield server
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=120)
+
+
+def _wait(holds: Callable[[], bool], server: subprocess.Popen[bytes], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert server.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _status(port: int, path: str) -> int:

@@ -36,6 +36,8 @@ def prepare(room: Path) -> Path:
 
 def base(folder: Path, name: str) -> Path:
     """A base, made with all before it if it is not there."""
+    if (folder / name).exists():
+        return folder / name
     before = ""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

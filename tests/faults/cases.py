@@ -35,7 +35,7 @@ from pipelines.files import digest, read_json, sha256_file, write_json
 
 HOOK = Path(__file__).with_name("hook")
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = {"step": 240.0, "flow": 900.0}
+PATIENCE_SECONDS = {"step": 900.0, "flow": 1800.0}
 ATTEMPTS = 2  # undisturbed, until a step must be done
 OK, REFUSED, BROKEN = 0, 3, 70
 FLOW = "flow"

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -37,7 +38,11 @@ def main() -> int:
         print(json.dumps(outcome, indent=2))
         return int(bool(outcome["problems"]))
     done = _done(results)
-    todo = [point for point in points() if point.number not in done and options.only in ("", point.step)]
+    todo = [
+        point
+        for point in points()
+        if point.number not in done and point.step in (options.only or point.step).split(",")
+    ]
     _together(todo, folder, results, minutes=options.minutes, jobs=options.jobs)
     return _show(results)
 
@@ -47,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--point", type=int)
-    parser.add_argument("--only", default="", help="points of this step")
+    parser.add_argument("--only", default="", help="points of these steps: register,approve")
     return parser.parse_args()
 
 
@@ -62,8 +67,10 @@ def _together(todo: list[Point], folder: Path, results: Path, *, minutes: float,
             try:
                 for point in todo[job::jobs]:
                     if time.monotonic() < deadline:
-                        _tell(_one(point, folder, results, ROOM / "cases" / str(job)))
+                        _tell(_one(point, folder, results, ROOM / "cases" / str(os.getpid())))
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         children.append(child)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,35 @@ def test_objects_lost_from_the_remote_are_found_although_dvc_says_all_is_well(wo
     assert versioning.missing_objects(workspace) == [f"storage:{lost.parent.name}{lost.name}"]
     with pytest.raises(OutsideSystemError, match="not in the DVC remote"):
         versioning.push_objects(workspace)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a real S3 server on this machine; its keys are in the environment, as a user has them."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y", "DEFAULT_REGION": "us-east-1"}
+    for name, value in (variables | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3").create_bucket(Bucket="remote")
+    yield "remote"
+    server.stop()
+
+
+def test_a_remote_in_a_bucket_holds_every_object_and_gives_it_back(bucket: str, tmp_path: Path) -> None:
+    workspace = initialise.run(tmp_path / "w", preset="cpu", remote=f"s3://{bucket}/clinic")
+    (workspace.masks / "m.tif").write_bytes(b"mask")
+    versioning.track(workspace, "masks")
+    versioning.push_objects(workspace)
+    assert versioning.missing_objects(workspace) == []
+    shutil.rmtree(workspace.root / ".dvc" / "cache")
+    shutil.rmtree(workspace.masks)
+    versioning.dvc(workspace, "pull", "--quiet", "masks")
+    assert (workspace.masks / "m.tif").read_bytes() == b"mask"
 
 
 def test_a_remote_of_another_name_is_looked_into_too(workspace: Workspace) -> None:
