@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines import alias_history, ledger, params, registry
+from pipelines.alias_moves import ALIASES
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 
@@ -21,7 +22,7 @@ def run(workspace: Workspace) -> dict[str, Any]:
         present = store.aliases() if store else {}
     words = alias_history.last_words(entries)
     open_moves = alias_history.open_moves(entries) if still else []
-    busy = {move.alias for move in open_moves} if still else words.keys() | present.keys()
+    busy = {move.alias for move in open_moves} if still else set(ALIASES)
     return {
         "schema": "history/1",
         "moves": [_row(entries, entry) for entry in entries if entry.event in alias_history.MOVES],
@@ -29,7 +30,7 @@ def run(workspace: Workspace) -> dict[str, Any]:
         "open": [move.as_json() for move in open_moves],
         "differences": {
             alias: {"ledger": words.get(alias), "registry": present.get(alias)}
-            for alias in sorted((words.keys() | present.keys()) - busy)
+            for alias in sorted(set(ALIASES) - busy)  # others are not ours: nobody promotes to them
             if words.get(alias) != present.get(alias)
         },
     }

@@ -81,6 +81,14 @@ def test_aliases_moved_behind_the_ledger_go_back(judged: Workspace) -> None:
     assert promotion.approve(judged, "2", by="Ada", reason="better").status == "approved"
 
 
+def test_an_alias_that_is_not_ours_is_left_alone(judged: Workspace) -> None:
+    registry.connect(judged).set_alias("shadow", "3")
+    assert found(judged).ok
+    assert alias_report.run(judged)["differences"] == {}
+    assert promotion.approve(judged, "2", by="Ada", reason="better").status == "approved"
+    assert aliases(judged) == {"champion": "2", "shadow": "3"}
+
+
 def test_an_alias_of_a_version_that_is_gone_ends_in_the_ledger_too(judged: Workspace) -> None:
     promotion.approve(judged, "2", by="Ada", reason="better")
     store = registry.connect(judged)
