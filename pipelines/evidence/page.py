@@ -41,9 +41,15 @@ def _groups(checks: Iterable[Check]) -> list[dict[str, Any]]:
     for check in checks:
         named.setdefault(check.name, []).append(check)
     return [
-        {"name": name, "verdict": verdict_of(own), "count": len(own), "of": own[0].object}
+        {"name": name, "verdict": verdict_of(own), "count": len(own), "of": _looked_at(own)}
         for name, own in named.items()
     ]
+
+
+def _looked_at(own: list[Check]) -> str:
+    """What passed, where a check has two parts; else the first finding."""
+    passed = dict.fromkeys(check.object for check in own if check.verdict == "pass")
+    return "; ".join(list(passed)[:2]) if len(passed) == len(own) else own[0].object
 
 
 def _answered(source: dict[str, Any], checks: list[Check]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -32,18 +33,15 @@ def check_registry(
         record = lineage.read(package)
     run = store.run(version.run_id)
     again = [entry for entry in entries if entry.event == "evaluated" and entry.subject == name]
-    problems = {
-        "tags": _tag_problems(store, version, run, record, commit, again),
-        "metrics_logged": _logged_problems(run, record),
-        "files_kept": _kept_problems(store, run, commit, is_newest=not again),
-        "gate_evidence": _gate_problems(store, version, run, entries),
-    }
-    for check, found in problems.items():
-        yield from checked(check, name, (_unsure(problem) if busy else problem for problem in found))
+    sure = _unsure if busy else iter
+    yield from checked("tags", name, sure(_tag_problems(store, version, run, record, commit, again)))
+    yield from checked("metrics_logged", name, sure(_logged_problems(run, record)))
+    yield from checked("files_kept", name, sure(_kept_problems(store, run, commit, is_newest=not again)))
+    yield from checked("gate_evidence", name, sure(_gate_problems(store, version, run, entries)))
 
 
-def _unsure(problem: Problem) -> Problem:
-    return Problem(object=problem.object, expected=problem.expected, found=problem.found, unknown=True)
+def _unsure(problems: Iterable[Problem]) -> Iterator[Problem]:
+    return (replace(problem, unknown=True) for problem in problems)
 
 
 def _tag_problems(
