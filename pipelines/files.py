@@ -95,9 +95,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Sweep what killed writers left. Only while holding the lock that covers ``folder``."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+def remove_temporaries(folder: Path, *, of: str = "") -> None:
+    """Sweep what killed writers left, or those of the file ``of``. Only while holding the lock that covers them."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{of}"):
         remove(leftover)
 
 

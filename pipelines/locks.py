@@ -137,6 +137,7 @@ def _sweep(workspace: Workspace) -> None:
         remove_temporaries(folder)
     for folder in (workspace.train_table.parent, workspace.weights.parent, workspace.reports):
         remove_temporaries(folder)
+    remove_temporaries(workspace.state, of="-shards.json")  # the rest of .state has writers without this lock
 
 
 @contextlib.contextmanager

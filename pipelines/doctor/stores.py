@@ -88,6 +88,9 @@ def _analytics(workspace: Workspace) -> Finding:
 
 
 def _remotes(workspace: Workspace) -> Iterator[Finding]:
+    if not (workspace.root / ".dvc" / "config").exists():
+        yield Finding("DVC remotes", False, "no .dvc/config", "Restore it: `git checkout -- .dvc`.")
+        return
     try:
         missing = versioning.missing_objects(workspace)
     except (LclscError, OSError) as error:

@@ -112,7 +112,7 @@ def patients_needed(distance: float, reach: float, patients: int) -> int | None:
 def _degrees(parts: list[tuple[Any, int]]) -> Float:
     """Satterthwaite's: strata that vary more count for more."""
     variance = sum(part for part, _ in parts)
-    fourth = sum(part**2 / free for part, free in parts)
+    fourth = sum((part**2 / free for part, free in parts if free), start=np.zeros_like(variance))
     whole = float(sum(free for _, free in parts))
     result: Float = np.divide(variance**2, fourth, out=np.full(np.shape(variance), whole), where=fourth > 0)
     return result

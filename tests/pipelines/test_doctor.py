@@ -32,6 +32,11 @@ def test_a_new_workspace_is_well_but_for_what_was_never_pushed(workspace: Worksp
     assert all(one.remedy for one in findings if not one.ok)
 
 
+def test_a_workspace_without_its_dvc_folder_has_a_finding_and_no_traceback(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.root / ".dvc")
+    assert finding(workspace, "DVC remotes").remedy == "Restore it: `git checkout -- .dvc`."
+
+
 def _git_lock(workspace: Workspace) -> None:
     (workspace.root / ".git" / "index.lock").touch()
 
