@@ -41,6 +41,7 @@ OWN_INPUTS = (
     ".dvc/config",
     ".dvc/.gitignore",
 )
+DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of any failure
 AUTHOR = ("lclsc", "lclsc@localhost")
 GITIGNORE = """\
 /videos/
@@ -177,9 +178,9 @@ def take_over(workspace: Workspace) -> None:
     now = _pointers(workspace)
     inputs = [name for name in ("videos.dvc", "masks.dvc") if name in now]
     if any(before.get(name) != now[name] or not (workspace.root / name).with_suffix("").exists() for name in inputs):
-        dvc(workspace, "pull", "--quiet", *inputs)  # never by force: hand edits are somebody's work
+        dvc(workspace, "pull", *inputs)  # never by force: hand edits are somebody's work
     if "dvc.lock" in now and (before.get("dvc.lock") != now["dvc.lock"] or not workspace.frames.exists()):
-        dvc(workspace, "pull", "--quiet", "--force", *stages(workspace))  # outputs can be made again
+        dvc(workspace, "pull", "--force", *stages(workspace))  # outputs can be made again
 
 
 def _pointers(workspace: Workspace) -> dict[str, str]:
@@ -266,7 +267,7 @@ def initialise(workspace: Workspace, remote: str | None) -> None:
     if not (root / ".git").exists():
         _run(["git", "init", "--quiet", "--initial-branch", "main", str(root)], root, "git")
     write_text(root / ".gitignore", GITIGNORE)
-    dvc(workspace, "init", "--quiet")
+    dvc(workspace, "init")
     write_text(root / ".dvcignore", "/remotes\n/quarantine\n/.state\n/mlartifacts\n.tmp-*\n")
     base = remote.rstrip("/") if remote else "remotes"  # relative: a workspace can be moved
     for option, value in (
@@ -275,13 +276,13 @@ def initialise(workspace: Workspace, remote: str | None) -> None:
         ("core.autostage", "false"),
     ):
         dvc(workspace, "config", option, value)
-    dvc(workspace, "remote", "add", "--quiet", "--default", "storage", f"{base}/storage")
-    dvc(workspace, "remote", "add", "--quiet", "identified", f"{base}/identified")
+    dvc(workspace, "remote", "add", "--default", "storage", f"{base}/storage")
+    dvc(workspace, "remote", "add", "identified", f"{base}/identified")
 
 
 def track(workspace: Workspace, folder: str, *, remote: str | None = None) -> None:
     """``dvc add`` a folder; ``remote`` names the only remote its objects may go to."""
-    dvc(workspace, "add", "--quiet", folder)
+    dvc(workspace, "add", folder)
     pointer = workspace.root / f"{folder}.dvc"
     document = yaml.safe_load(pointer.read_text())
     if remote and document["outs"][0].get("remote") != remote:
@@ -291,7 +292,7 @@ def track(workspace: Workspace, folder: str, *, remote: str | None = None) -> No
 
 def check_out(workspace: Workspace, targets: Iterable[str]) -> None:
     """Put objects of the cache in their places; what else belongs there is not asked for."""
-    dvc(workspace, "checkout", "--quiet", *targets)
+    dvc(workspace, "checkout", *targets)
 
 
 def stale_stages(workspace: Workspace) -> list[StageChange]:
@@ -353,7 +354,7 @@ def reproduce_stage(
 
 def push_objects(workspace: Workspace) -> None:
     """``dvc push``, then look for every object ourselves: push says all is well when the remote lost some."""
-    dvc(workspace, "push", "--quiet")
+    dvc(workspace, "push")
     missing = missing_objects(workspace)
     if missing:
         raise OutsideSystemError(
@@ -365,7 +366,7 @@ def push_objects(workspace: Workspace) -> None:
 
 def push_inputs(workspace: Workspace) -> None:
     """Push what was taken in, and nothing of what the stages made."""
-    dvc(workspace, "push", "--quiet", "videos.dvc", "masks.dvc")
+    dvc(workspace, "push", "videos.dvc", "masks.dvc")
 
 
 def missing_objects(workspace: Workspace) -> list[str]:
@@ -539,10 +540,11 @@ def _run(command: list[str], folder: Path, system: str) -> str:
     except FileNotFoundError:
         raise OutsideSystemError(f"no_{system.lower()}", f"{system} is not installed.", f"Install {system}.") from None
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-500:]
+        lines = (done.stderr or done.stdout).splitlines()
+        said = " ".join(" ".join(line for line in lines if DVC_SUPPORT not in line).split())[-500:].rstrip(".")
         raise OutsideSystemError(
             f"{system.lower()}_failed",
-            f"{system} could not do `{_shown(command)}`: {said}",
+            f"{system} could not do `{_shown(command)}`: {said.rstrip('.')}.",
             f"Run that command in {folder} to see more.",
         )
     return done.stdout

@@ -161,3 +161,10 @@ def test_a_hand_edit_of_the_videos_is_not_overwritten_by_what_others_took_in(tmp
     with pytest.raises(OutsideSystemError):
         versioning.dvc(workspace, "pull", "--quiet", "videos.dvc")
     assert (workspace.videos / "v.mp4").read_bytes() == b"mine"
+
+
+def test_what_dvc_could_not_do_is_told_with_its_cause_and_without_its_advertisement(workspace: Workspace) -> None:
+    (workspace.root / "lost.dvc").write_text("outs: [{path: lost, md5: 0123456789abcdef0123456789abcdef}]\n")
+    with pytest.raises(OutsideSystemError, match="lost") as refused:
+        versioning.dvc(workspace, "pull", "lost.dvc")
+    assert "support" not in str(refused.value)
