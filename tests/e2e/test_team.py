@@ -48,14 +48,14 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
     try:
         service = Served(line, tmp_path / "drop")
         service.process = server  # type: ignore[assignment]
-        service.wait_for(lambda: _status(port, "health") == 200, 240)
+        service.wait_for(lambda: _status(port, "health") == 200, 600)
         assert _status(port, "admin/version") == 401  # without the password
         url = f"http://127.0.0.1:{port}/api"
         line.environment |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": (folder / "auth").read_text().strip()}
         service.process = line.start("serve", "--flows", "--drop", str(service.drop))
         command = ["psql", "--host", str(folder / "postgresql"), "prefect", "--tuples-only", "--no-align", "--command"]
         query = "select r.state_name from flow_run r join flow f on f.id = r.flow_id where f.name = 'intake'"
-        service.wait_for(lambda: "Completed" in line.tool(*command, query), 180)
+        service.wait_for(lambda: "Completed" in line.tool(*command, query), 600)
         assert service.stop() == 0
     finally:
         server.send_signal(signal.SIGTERM)

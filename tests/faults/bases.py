@@ -35,22 +35,27 @@ def prepare(room: Path) -> Path:
 
 
 def base(folder: Path, name: str) -> Path:
-    """A base, made with all before it if it is not there."""
-    if (folder / name).exists():
-        return folder / name
-    before = ""
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for one, make in _making().items():
-            if not (folder / name).exists() and not (folder / one).exists():
-                draft = folder / "draft"
-                shutil.rmtree(draft, ignore_errors=True)
-                if before:
-                    copy(folder / before, draft)
-                make(folder, Line(draft / "w", folder / "patients.key"))
-                draft.rename(folder / one)
-            before = one
+    """A base, made from the nearest one before it if it is not there."""
+    if not (folder / name).exists():
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _make(folder, name)
     return folder / name
+
+
+def _make(folder: Path, name: str) -> None:
+    making = _making()
+    before = [*making][: [*making].index(name)]
+    if (folder / name).exists():
+        return
+    if before:
+        _make(folder, before[-1])
+    draft = folder / "draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    if before:
+        copy(folder / before[-1], draft)
+    making[name](folder, Line(draft / "w", folder / "patients.key"))
+    draft.rename(folder / name)
 
 
 def copy(base: Path, case: Path) -> Workspace:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -30,6 +31,8 @@ ROOM = Path(__file__).parents[2] / ".faults"
 def main() -> int:
     options = _options()
     settings.apply()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, or behind a shell's &, children would ignore them
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ROOM.mkdir(exist_ok=True)
     folder = bases.prepare(ROOM / "bases")
     results = ROOM / f"results-{folder.name}.jsonl"

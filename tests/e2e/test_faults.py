@@ -1,0 +1,45 @@
+"""A sample of the fault matrix (``make faults``): the line is struck, done again, and is as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from e2e.line import Line
+from faults import bases, cases
+from faults.points import Point, points
+from faults.steps import STEPS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(built: Line, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A champion and a further batch."""
+    folder = tmp_path_factory.mktemp("bases")
+    shutil.copyfile(built.environment["LCLSC_KEY_FILE"], folder / "patients.key")
+    shutil.copytree(phantoms / "more", folder / "more")
+    (folder / "one").mkdir()
+    bases.with_origin(built.copy(folder / "one" / "w"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "where"),
+    [("extract", "all", 0.4), ("extract", "full", 0.6), ("extract", "int", 0.8), ("record", "locks", 0.0)],
+)
+def test_a_step_that_is_struck_is_as_if_nothing_had_happened(
+    folder: Path, step: str, kind: str, where: float, tmp_path: Path
+) -> None:
+    outcome = cases.run(Point(number=1, step=step, kind=kind, where=where), folder, tmp_path)
+    assert outcome.struck
+    assert outcome.problems == []
+
+
+def test_the_matrix_has_300_points_that_their_numbers_name() -> None:
+    every = points()
+    assert [point.number for point in every] == list(range(300))
+    assert every == points()
+    assert {point.step for point in every[:30]} == set(STEPS)
+    assert sum(point.step == "flow" for point in every) == 30
