@@ -74,6 +74,10 @@ def _release(batch: Batch, record: quarantine.Record, described: Described) -> N
     if video_id != record.quarantine_id:
         raise StageError("quarantine_changed", "The file in quarantine is not the one set aside.", "Restore it.")
     batch.book.require_consistent(0, described, video_id, update=False)
+    batch.report.released.append(video_id)
+    if video_id in batch.book.videos:  # recorded already: a release that was killed left only its quarantine
+        batch.report.known.append(video_id)
+        return
     with_mask = bool(record.mask) and not record.reason.startswith("mask_")
     if with_mask:
         sources.copy(batch.source, record.mask, batch.mask_copy)
@@ -83,7 +87,6 @@ def _release(batch: Batch, record: quarantine.Record, described: Described) -> N
         remarks.append(Remark(code="without_mask", note="Taken in without its ground truth, which does not fit."))
     batch.report.remarks += [{"row": 0, "video_id": video_id} | remark.as_json() for remark in remarks]
     batch.report.taken.append(video_id)
-    batch.report.released.append(video_id)
 
 
 # --- one row ---------------------------------------------------------------------------------------
