@@ -122,7 +122,9 @@ def read_only(workspace: Workspace, name: str) -> Iterator[Registry | None]:
 
         with database.private_copy(workspace) as copy:
             uri = f"sqlite:///{copy}"
-            yield Registry(workspace=workspace, name=name, uri=uri, client=Client(MlflowClient(uri)))
+            with translated("to open mlflow.db"):
+                client = Client(MlflowClient(uri))
+            yield Registry(workspace=workspace, name=name, uri=uri, client=client)
 
 
 @dataclass(frozen=True, kw_only=True)
