@@ -70,14 +70,14 @@ def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
 
 
 def _release(batch: Batch, record: quarantine.Record, described: Described) -> None:
-    video_id = sources.copy(batch.source, record.file, batch.copy)
-    if video_id != record.quarantine_id:
-        raise StageError("quarantine_changed", "The file in quarantine is not the one set aside.", "Restore it.")
+    video_id = record.quarantine_id
     batch.book.require_consistent(0, described, video_id, update=False)
     batch.report.released.append(video_id)
     if video_id in batch.book.videos:  # recorded already: a release that was killed left only its quarantine
         batch.report.known.append(video_id)
         return
+    if sources.copy(batch.source, record.file, batch.copy) != video_id:
+        raise StageError("quarantine_changed", "The file in quarantine is not the one set aside.", "Restore it.")
     with_mask = bool(record.mask) and not record.reason.startswith("mask_")
     if with_mask:
         sources.copy(batch.source, record.mask, batch.mask_copy)

@@ -86,11 +86,11 @@ def find(workspace: Workspace, prefix: str) -> Record:
 
 
 def discard(workspace: Workspace, record: Record) -> None:
-    """Forget a record whose clip was taken in, or whose row was mended: the record first, then its bytes."""
-    (workspace.quarantine / f"{record.quarantine_id}.json").unlink(missing_ok=True)
+    """Forget a record whose clip was taken in, or whose row was mended: the bytes first, as only it names them."""
     for name in (record.file, record.mask):
         if name:
             remove(workspace.quarantine / name)
+    (workspace.quarantine / f"{record.quarantine_id}.json").unlink(missing_ok=True)
 
 
 def reason_of(error: VideoError) -> dict[str, str]:

@@ -36,6 +36,8 @@ GRACE_SECONDS = 30.0  # beyond a child's time, for a busy nursery to say that it
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 * MIB), "MALLOC_MMAP_THRESHOLD_": str(32 * MIB)}
 """A freed frame is used again: handed back and asked for anew, each of its pages costs a fault."""
+PLAIN_POOL = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Arrow's own allocator takes a GiB of addresses at once, which the limit on them cannot tell from use."""
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
 
@@ -89,7 +91,7 @@ class _Nursery:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | ONE_THREAD | KEEPS_MEMORY,
+                env=os.environ | ONE_THREAD | KEEPS_MEMORY | PLAIN_POOL,
             )
 
     def ask(self, question: bytes, seconds: float) -> Ended | None:
