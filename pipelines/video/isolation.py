@@ -29,8 +29,9 @@ from pipelines import errors
 from pipelines.errors import LclscError, OutsideSystemError, VideoError
 from pipelines.video.faults import fault
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 ANSWER_BYTES = 16 * MIB
+INTERPRETER_MIB = 1024  # address space, more than the nursery takes with all its libraries
 OPEN_FILES = 64
 GRACE_SECONDS = 30.0  # beyond a child's time, for a busy nursery to say that it ended it
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -61,6 +62,7 @@ def run_isolated(function: Callable[..., Any], *arguments: Any, limits: Limits |
     ``function`` is importable by name. Arguments and result are JSON: paths arrive as strings.
     """
     limits = limits or Limits()
+    _require_room(limits)
     question = json.dumps([_name(function), arguments, asdict(limits)], default=os.fspath).encode() + b"\n"
     for _ in (1, 2):
         ended = _asked(question, limits.wall_seconds + GRACE_SECONDS)
@@ -75,6 +77,23 @@ def run_isolated(function: Callable[..., Any], *arguments: Any, limits: Limits |
 
 
 # --- the caller's side --------------------------------------------------------------------------------
+
+
+def _require_room(limits: Limits) -> None:
+    """A clip must not be blamed for what this process itself may not use."""
+    for kind, needed, unit, option in (
+        (resource.RLIMIT_AS, (INTERPRETER_MIB + limits.memory_mib) * MIB, KIB, "-v"),
+        (resource.RLIMIT_FSIZE, limits.file_mib * MIB, KIB, "-f"),
+        (resource.RLIMIT_CPU, limits.cpu_seconds + 5, 1, "-t"),
+        (resource.RLIMIT_NOFILE, OPEN_FILES, 1, "-n"),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise OutsideSystemError(
+                "low_limit",
+                f"`ulimit -H {option}` is {hard // unit} here, and decoding a clip may take {needed // unit}.",
+                f"Raise that limit of the account or the batch system to {needed // unit} at least, and run it again.",
+            )
 
 
 class _Nursery:

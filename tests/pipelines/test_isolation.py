@@ -82,6 +82,19 @@ def what_a_child_may() -> tuple[tuple[int, int], bool]:
     return resource.getrlimit(resource.RLIMIT_CORE), streams == {Path(os.devnull).stat().st_rdev}
 
 
+@pytest.mark.parametrize(("kind", "option"), [("RLIMIT_FSIZE", "-f"), ("RLIMIT_AS", "-v"), ("RLIMIT_NOFILE", "-n")])
+def test_a_limit_of_the_account_is_no_fault_of_the_clip(kind: str, option: str) -> None:
+    script = (
+        "import resource\nfrom pipelines.errors import LclscError\nfrom pipelines.video.isolation import run_isolated\n"
+        f"resource.setrlimit(resource.{kind}, [{1 << 30 if kind == 'RLIMIT_AS' else 50}] * 2)\n"
+        "try:\n    run_isolated(len, [])\n"
+        "except LclscError as error:\n    print(type(error).__name__, error.code, error.cause)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(f"OutsideSystemError low_limit `ulimit -H {option}` is ")
+
+
 def test_no_child_outlives_a_killed_caller(tmp_path: Path) -> None:
     script = "import time; from pipelines.video.isolation import run_isolated; run_isolated(time.sleep, 600)"
     caller = subprocess.Popen(
