@@ -73,6 +73,26 @@ def test_standardised_maps_do_not_care_for_scale():
     assert float(one) == pytest.approx(float(two), rel=1e-2)
 
 
+def by_formula(kind: str, one: Tensor, two: Tensor) -> float:
+    """The distance of two lists of cells that are all in the overlap."""
+    if kind == "l1":
+        return float((one - two).abs().mean())
+    if kind == "cosine":
+        return 1 - float(one @ two / (one.norm() * two.norm()))
+    one, two = ((cells - cells.mean()) / cells.std(correction=0) for cells in (one, two))
+    return float((one - two).square().mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_distance_is_the_mean_over_the_cells_that_both_see(kind):
+    maps = torch.rand(2, 4, 6, 6, generator=torch.Generator().manual_seed(2))
+    fov1, fov2 = torch.rand(2, 4, 6, 6, generator=torch.Generator().manual_seed(3)) < 0.8
+    total, count = consistency(*maps, fov1, fov2, affine(), affine(), kind=kind, include_B=EVERYONE)
+    both = fov1 & fov2
+    expected = sum(by_formula(kind, maps[0, n][both[n]], maps[1, n][both[n]]) for n in range(4))
+    assert (float(total), int(count)) == (pytest.approx(expected, rel=5e-3), 4)
+
+
 def test_only_the_overlap_of_both_masks_counts():
     maps = torch.rand(4, 6, 6)
     other, fov1, fov2 = (

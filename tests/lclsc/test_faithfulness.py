@@ -181,6 +181,17 @@ def test_drop_and_increase_in_closed_form():
         assert share == 1.0 or risen.all()
 
 
+def test_road_is_half_of_what_the_two_orders_of_removal_leave_apart():
+    image, fov, maps, classes, index = scene()
+    score, left = Linear(), []
+    for least_first in (True, False):
+        removed = removal.remove_most(removal.order(maps, fov, least_first=least_first), fov, 0.5)
+        filled = removal.noisy_linear_imputation(image, fov, removed, index, seed=0)
+        left.append(score(filled, fov).gather(1, classes[:, None])[:, 0])
+    found = faithfulness.road(score, image, fov, maps, classes, index, seed=0, shares=(0.5,))
+    torch.testing.assert_close(found, 0.5 * left[0] - 0.5 * left[1])
+
+
 def test_road_tells_a_map_from_its_reverse_and_an_even_one_says_little():
     image, fov, maps, classes, index = scene()
     score = Linear()
