@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 LCLSC := $(BIN)/lclsc
 # Processes that share the tests.
 WORKERS ?= 2
+# What a script of tests/ needs, run there.
+AS_TESTS := PYTHONPATH=.:../benchmarks PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: install demo check test bench bench-deps mutation hostile fuzz faults histories watch-demo supply-chain clean-demo races \
+.PHONY: install demo check test bench bench-deps mutation hostile fuzz faults histories watch-demo cluster team supply-chain clean-demo races \
 	audit-campaign reproductions
 .DEFAULT_GOAL := help
 
@@ -17,6 +19,8 @@ help:
 	@echo "make watch-demo  install, and let a fresh workspace serve itself two batches"
 	@echo "make supply-chain  install, list all packages (dist/lclsc.cdx.json), and ask what is known against them"
 	@echo "make faults   install, and kill, cut off and disturb the line at seeded points; MINUTES=20, goes on where it stopped"
+	@echo "make cluster  install, and retrain on three Ray nodes of which one is killed"
+	@echo "make team     install, and do that with a team's servers: PostgreSQL, Prefect, MLflow, a bucket"
 	@echo "make hostile  install, and take hundreds of hostile and broken files in"
 	@echo "make fuzz     install, and feed 100 000 drawn inputs to each reader of our own"
 	@echo "make races    install, kill promotions at every step, and let 200 of them race"
@@ -73,12 +77,19 @@ races: install
 MINUTES ?= 20
 
 faults: install
-	cd tests && PYTHONPATH=.:../benchmarks PATH=$(CURDIR)/$(BIN):$$PATH ../$(BIN)/python -m faults.run --minutes $(MINUTES) \
+	cd tests && $(AS_TESTS) ../$(BIN)/python -m faults.run --minutes $(MINUTES) \
 		$(if $(POINT),--point $(POINT))
 
 # A fresh workspace serves itself: two batches, two versions, an idle minute; about ten minutes.
 watch-demo: install
-	cd tests && ../$(BIN)/python -m e2e.watch
+	cd tests && $(AS_TESTS) ../$(BIN)/python -m e2e.watch
+
+# Three Ray nodes without a common disk, one killed half way; then with all the servers of a team. Ten minutes each.
+cluster: install
+	cd tests && $(AS_TESTS) ../$(BIN)/python -m e2e.cluster
+
+team: install
+	cd tests && $(AS_TESTS) ../$(BIN)/python -m e2e.team
 
 # A thousand random histories of a workspace's videos; the tests run a sample.
 histories: install

@@ -17,7 +17,7 @@ import psutil
 
 from pipelines import progress
 from pipelines.errors import OutsideSystemError
-from pipelines.files import sha256_bytes
+from pipelines.files import TEMPORARY_PREFIX, sha256_bytes
 from pipelines.workspace import Workspace, private_folder
 
 Item = TypeVar("Item")
@@ -54,7 +54,7 @@ def connect(workspace: Workspace) -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=_worker_environment())
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=worker_environment())
     else:
         _start(workspace)
         atexit.register(_stop, workspace)
@@ -79,14 +79,15 @@ def map_items(
         return []
     connect(workspace)
     remote = ray.remote(num_cpus=1, max_retries=2)(function)
-    width = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    places = placements(_looks(workspace.root))
+    width = len(places)
     results: dict[int, Result] = {}
     waiting: dict[Any, int] = {}
     todo = iter(enumerate(items))
     with progress.track(title, len(items), unit) as tracker:
         while True:
             for index, item in _take(todo, 2 * width - len(waiting)):
-                waiting[remote.remote(item)] = index
+                waiting[remote.options(scheduling_strategy=places[index % width]).remote(item)] = index
             if not waiting:
                 return [results[index] for index in range(len(items))]
             done, _ = ray.wait(list(waiting), num_returns=1)
@@ -94,6 +95,72 @@ def map_items(
                 result = _unwrapped(ray.get, reference)
                 results[waiting.pop(reference)] = result
                 tracker.advance(note(result))
+
+
+def blind_nodes(folder: Path) -> list[str]:
+    """Addresses of the cluster's nodes on which ``folder`` is not the folder that it is here."""
+    return [str(node["NodeManagerAddress"]) for node, sees in _looks(folder) if not sees]
+
+
+def here() -> Any:
+    """A scheduling strategy: on the node of this process. It is gone only when this process is."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def placements(looks: Sequence[tuple[dict[str, Any], bool]]) -> list[Any]:
+    """A scheduling strategy for each processor that items may take: of nodes that see the workspace.
+
+    Items name files. Where all nodes see them Ray chooses; a node with a disk of its own gets none.
+    ``looks``: each node as Ray describes it, and whether it sees the workspace.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    seeing = [node for node, sees in looks if sees]
+    if len(seeing) == len(looks):
+        return ["DEFAULT"] * max(1, sum(_cpus(node) for node in seeing))
+    on_each = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in seeing}
+    return [on_each[node["NodeID"]] for node in seeing for _ in range(max(1, _cpus(node)))]
+
+
+def _looks(folder: Path) -> list[tuple[dict[str, Any], bool]]:
+    """Each living node with processors, and whether it finds here a file that was made a moment ago."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and _cpus(node)]
+    if len(nodes) == 1:
+        return [(nodes[0], True)]
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=folder) as token:
+        look = ray.remote(num_cpus=0, max_retries=2)(_is_there)
+        asked = [
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                token.name
+            )
+            for node in nodes
+        ]
+        return [(node, _sees(reference)) for node, reference in zip(nodes, asked, strict=True)]
+
+
+def _sees(reference: Any) -> bool:
+    """A node that died a moment ago sees nothing."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        return bool(ray.get(reference))
+    except RayError:
+        return False
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _cpus(node: dict[str, Any]) -> int:
+    return int(node["Resources"].get("CPU", 0))
 
 
 def _unwrapped(get: Callable[[Any], Any], reference: Any) -> Any:
@@ -131,7 +198,7 @@ def _start(workspace: Workspace) -> str:
                 logging_level="ERROR",
                 _temp_dir=str(folder),
                 _node_ip_address="127.0.0.1",
-                runtime_env=_worker_environment(),
+                runtime_env=worker_environment(),
             )
             return str(context.address_info["gcs_address"])
         except Exception as error:
@@ -154,9 +221,10 @@ def _stop(workspace: Workspace) -> None:
     shutil.rmtree(_session_folder(workspace), ignore_errors=True)
 
 
-def _worker_environment() -> dict[str, Any]:
-    """What workers need of our environment; GPU visibility stays Ray's business."""
-    passed = {name: value for name, value in os.environ.items() if name in ("LCLSC_OWNER", "LCLSC_PROGRESS")}
+def worker_environment() -> dict[str, Any]:
+    """What workers need of our environment, on other machines too; GPU visibility stays Ray's business."""
+    names = ("LCLSC_OWNER", "LCLSC_PROGRESS")
+    passed = {name: value for name, value in os.environ.items() if name in names or name.startswith("RAY_TRAIN_")}
     return {"env_vars": passed | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
 
 

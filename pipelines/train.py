@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +35,9 @@ def run(workspace: Workspace, params: Params) -> dict[str, Any]:
     classes = sorted(set(table[table.split == "train"].label))
     _require_data(table, classes)
     card = _card(params, classes, table)
-    folder = fit(workspace, params, card, table)
-    state = read_json(folder / checkpoint.PROGRESS)
-    write_bytes(workspace.weights, (folder / checkpoint.WEIGHTS).read_bytes())
+    with fit(workspace, params, card, table).as_directory() as name:
+        state = read_json(Path(name) / checkpoint.PROGRESS)
+        write_bytes(workspace.weights, (Path(name) / checkpoint.WEIGHTS).read_bytes())
     write_json(workspace.model_card, card | {"temperature": state["calibration"]["temperature"]})
     report = _report(workspace, table, classes, state)
     happened = {"weights_sha256": report["weights_sha256"], "restarts": state["restarts"]}
@@ -45,8 +45,8 @@ def run(workspace: Workspace, params: Params) -> dict[str, Any]:
     return report
 
 
-def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.DataFrame) -> Path:
-    """Run Ray Train and return the folder of its last checkpoint.
+def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.DataFrame) -> Any:
+    """Run Ray Train and return its last checkpoint.
 
     The run's name is the train key: Ray resumes by name, so a killed training goes on, and another one
     can never be mistaken for it. Ray's version joins the name because snapshots do not outlive it.
@@ -59,6 +59,7 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
     count = workers.worker_count(params.train.logical_shards)
     name = f"{keys.train_key(workspace, workers=count)}-ray{ray.__version__}"
     storage = _storage(workspace)
+    require_shared(storage)
     _forget_other_runs(workspace, name)
     with _progress_channel(params) as channel, _sample_folder(workspace, storage, name) as folder:
         train, validation = (_samples(workspace, table, card["classes"], split, folder) for split in SPLITS)
@@ -84,7 +85,7 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
             ),
         )
         result = _fitted(trainer)
-    return Path(result.checkpoint.path)
+    return result.checkpoint
 
 
 def _fitted(trainer: Any) -> Any:
@@ -122,7 +123,7 @@ def _progress_channel(params: Params) -> Iterator[Any]:
     """An actor that rank 0 tells how far it is, and a thread here that shows it."""
     import ray
 
-    channel = ray.remote(num_cpus=0)(Channel).remote()
+    channel = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy=cluster.here()).remote()
     stop = threading.Event()
     with progress.track("train", params.train.epochs, "steps") as tracker:
         reader = threading.Thread(target=_show, args=(channel, tracker, stop), daemon=True)
@@ -233,6 +234,20 @@ def _require_data(table: pd.DataFrame, classes: list[str]) -> None:
 def _storage(workspace: Workspace) -> str:
     """Where Ray keeps checkpoints: ``LCLSC_STORAGE`` on a cluster, else beside the workspace's other state."""
     return os.environ.get("LCLSC_STORAGE") or str(workspace.state / "ray")
+
+
+def require_shared(storage: str, blind_nodes: Callable[[Path], list[str]] = cluster.blind_nodes) -> None:
+    """Every node must reach it: told before any work, and not as a training that cannot go on."""
+    if "://" in storage:
+        return
+    Path(storage).mkdir(parents=True, exist_ok=True)
+    blind = blind_nodes(Path(storage))
+    if blind:
+        raise OutsideSystemError(
+            "storage_not_shared",
+            f"{len(blind)} nodes of the Ray cluster do not see {storage}: {', '.join(blind)}.",
+            "Set LCLSC_STORAGE to a folder that all nodes mount, or to an address such as s3://bucket/checkpoints.",
+        )
 
 
 def _forget_other_runs(workspace: Workspace, name: str) -> None:

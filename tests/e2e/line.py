@@ -71,10 +71,10 @@ class Line:
         return Line(root, Path(self.environment["LCLSC_KEY_FILE"]))
 
 
-def micro_workspace(root: Path, key_file: Path) -> Line:
-    """A new workspace with the parameters of ``micro``; they are not committed."""
+def micro_workspace(root: Path, key_file: Path, *options: str) -> Line:
+    """A new workspace with the parameters of ``micro``; they are not committed. ``options``: of ``lclsc init``."""
     line = Line(root, key_file)
-    subprocess.run([LCLSC, "init", str(root), "--preset", "cpu"], env=line.environment, check=True)
+    subprocess.run([LCLSC, "init", str(root), "--preset", "cpu", *options], env=line.environment, check=True)
     line.set_params(**MICRO)
     return line
 

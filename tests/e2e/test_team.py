@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import socket
 import stat
 import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from e2e import servers
 from e2e.line import LCLSC, Line
 from e2e.served import Served
 from faults import promotions
 
 from pipelines import lineage, registry
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -41,15 +32,12 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
 ) -> None:
     require("initdb")
     line = Line(empty_workspace, tmp_path / "patients.key").copy(tmp_path / "w")
-    port = _free_port()
-    command = [str(ROOT / "deploy" / "prefect-server.sh"), str(folder), str(port)]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    server = subprocess.Popen(command, env=line.environment | {"PATH": path}, start_new_session=True)
-    try:
+    port = servers.free_port()
+    with servers.script("prefect-server.sh", folder, port) as server:
         service = Served(line, tmp_path / "drop")
         service.process = server  # type: ignore[assignment]
-        service.wait_for(lambda: _status(port, "health") == 200, 600)
-        assert _status(port, "admin/version") == 401  # without the password
+        service.wait_for(lambda: servers.status(port, "health") == 200, 600)
+        assert servers.status(port, "admin/version") == 401  # without the password
         url = f"http://127.0.0.1:{port}/api"
         line.environment |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": (folder / "auth").read_text().strip()}
         service.process = line.start("serve", "--flows", "--drop", str(service.drop))
@@ -57,9 +45,6 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
         query = "select r.state_name from flow_run r join flow f on f.id = r.flow_id where f.name = 'intake'"
         service.wait_for(lambda: "Completed" in line.tool(*command, query), 600)
         assert service.stop() == 0
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
     assert not (folder / "postgresql" / "postmaster.pid").exists()
 
 
@@ -70,9 +55,9 @@ def test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     require("initdb")
-    port = _free_port()
-    with _script("mlflow-server.sh", folder, port) as server:
-        _wait(lambda: _status(port, "2.0/mlflow/experiments/get?experiment_id=0") == 401, server)
+    port = servers.free_port()
+    with servers.script("mlflow-server.sh", folder, port) as server:
+        servers.wait_for(lambda: servers.status(port, "2.0/mlflow/experiments/get?experiment_id=0") == 401, server)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", (folder / "password").read_text().strip())
@@ -90,40 +75,3 @@ def test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through
         assert any((folder / "artifacts").rglob("lineage.json"))
         assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
     assert not (folder / "postgresql" / "postmaster.pid").exists()
-
-
-@contextlib.contextmanager
-def _script(name: str, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A script of deploy/ until SIGTERM."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = [str(ROOT / "deploy" / name), str(folder), str(port)]
-    server = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
-    try:
-        yield server
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=120)
-
-
-def _wait(holds: Callable[[], bool], server: subprocess.Popen[bytes], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert server.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _status(port: int, path: str) -> int:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
