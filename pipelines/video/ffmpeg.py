@@ -36,14 +36,6 @@ CODEC_OPTIONS = {
 
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG; anything else, unspecified too, is taken for limited range
 
-_LIMITED_TO_FULL = np.array(
-    [min(255, max(0, ((level - 16) * 255 + 109) // 219)) for level in range(256)], dtype=np.uint8
-)
-"""16..235 to 0..255, rounded to nearest, in integers."""
-
-_TWO_LIMITED_TO_FULL = _LIMITED_TO_FULL[np.arange(1 << 16, dtype=np.uint16).view(np.uint8)].view(np.uint16)
-"""The same of two neighbouring pixels read as one number, in whichever order the processor keeps its bytes."""
-
 
 def recognises(path: Path) -> bool:
     """Tries whatever is left: it knows hundreds of formats by their content itself."""
@@ -131,10 +123,12 @@ def luma(decoded: VideoFrame) -> NDArray[np.uint8]:
 
 
 def _full_range(limited_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two pixels a look-up take a third of the time: NumPy widens every index to 64 bits first."""
-    if limited_HW.shape[1] % 2:
-        return np.take(_LIMITED_TO_FULL, limited_HW)
-    return np.take(_TWO_LIMITED_TO_FULL, limited_HW.view(np.uint16)).view(np.uint8)
+    """16..235 to 0..255, rounded to nearest: (255 (v - 16) + 109) // 219 in 16 bits, faster than any table."""
+    levels_HW = np.clip(limited_HW, 16, 235).astype(np.uint16)
+    levels_HW *= 255
+    levels_HW -= 255 * 16 - 109
+    levels_HW //= 219
+    return levels_HW.astype(np.uint8)
 
 
 def _seconds(decoded: VideoFrame, counted: float) -> float:

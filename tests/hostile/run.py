@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +29,6 @@ from pipelines import initialise, intake, quarantine, settings, video
 from pipelines.files import sha256_file
 from pipelines.intake_batch import IntakeReport
 from pipelines.locks import one_writer
-from pipelines.video import ffmpeg
 from pipelines.workspace import Workspace
 
 COLUMNS = ("path", "patient_id", "label", "domain", "site", "split", "mask", "consent", "sha256")
@@ -199,7 +199,12 @@ def _same_frames(workspace: Workspace, video_id: str) -> bool:
         return False
     theirs = theirs.reshape(len(ours), *ours[0].shape)
     full_range = path.suffix == ".avi"
-    return np.array_equal(np.stack(ours), theirs if full_range else np.take(ffmpeg._LIMITED_TO_FULL, theirs))
+    return np.array_equal(np.stack(ours), theirs if full_range else _spread(theirs))
+
+
+def _spread(limited: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """16..235 to 0..255, to the nearest; 219 is odd, so nothing lies half way."""
+    return np.clip(np.rint((limited - 16.0) * 255 / 219), 0, 255).astype(np.uint8)
 
 
 def _connected(trap: socket.socket) -> bool:

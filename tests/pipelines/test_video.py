@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pipelines import video
 from pipelines.errors import VideoError
-from pipelines.video import ffmpeg
 
 RATE_HZ = 8
 
@@ -86,13 +85,6 @@ def test_padding_at_the_end_of_lines_is_no_picture(tmp_path: Path) -> None:
     codes = noise(1, 64)[:, :, :50]
     luma_HW = next(video.read_frames(write_clip(tmp_path / "clip.mkv", codes, color_range=ColorRange.JPEG))).luma_HW
     assert np.array_equal(luma_HW, codes[0])
-
-
-@pytest.mark.parametrize("width_px", [49, 50])
-def test_pixels_spread_in_pairs_are_those_spread_one_by_one(width_px: int) -> None:
-    codes = noise(1, 64)[0, :, :width_px]
-    expected = np.array([[ffmpeg._LIMITED_TO_FULL[code] for code in row] for row in codes])
-    assert np.array_equal(ffmpeg._full_range(codes), expected)
 
 
 @pytest.mark.parametrize(("rate", "taken"), [(b" F12:1", True), (b"", False), (b" F0:0", False)])
