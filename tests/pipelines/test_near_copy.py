@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import shutil
 import stat
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from clip_files import DICOM_IN_PYDICOM, dicom_data, filmed
 
 import planted_copies as planted
-from pipelines import initialise, intake, ledger, manifest
+from pipelines import intake, ledger, manifest
 from pipelines.candidate import Candidate
 from pipelines.locks import one_writer
 from pipelines.near_copy import Index, Match
@@ -108,19 +107,6 @@ def test_patients_joined_over_others_stand_on_one_side() -> None:
 
 
 # --- through intake ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("copies-workspace") / "workspace"
-    initialise.run(root, preset="cpu", remote=None)
-    return root
-
-
-@pytest.fixture
-def workspace(template: Path, tmp_path: Path) -> Workspace:
-    subprocess.run(["cp", "-a", str(template), str(tmp_path / "w")], check=True)
-    return Workspace(tmp_path / "w")
 
 
 def _take_in(workspace: Workspace, folder: Path, *rows: tuple[bytes, str, str]) -> intake.IntakeReport:

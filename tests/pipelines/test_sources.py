@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -40,23 +40,6 @@ def test_memory_and_archives_give_the_bytes_that_a_folder_gives(clip: Path, tmp_
     for place in addresses:
         with pytest.raises(FileNotFoundError):
             sources.copy(sources.of(place), "a/none.mp4", tmp_path / "copy")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket of a server that speaks S3; the environment holds its address and credentials."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y", "DEFAULT_REGION": "us-east-1"}
-    for name, value in (variables | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    boto3.client("s3").create_bucket(Bucket="clinic")
-    yield "clinic"
-    server.stop()
 
 
 def test_a_batch_in_a_bucket_goes_in_like_one_in_a_folder(workspace: Workspace, clip: Path, bucket: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,16 @@ from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.workspace import Workspace
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("versioning") / "workspace"
-    initialise.run(root, preset="cpu", remote=None)
-    return root
-
-
-@pytest.fixture
-def workspace(template: Path, tmp_path: Path) -> Workspace:
-    subprocess.run(["cp", "-a", str(template), str(tmp_path / "w")], check=True)
-    return Workspace(tmp_path / "w")
-
-
 def test_a_new_workspace_is_clean_and_committed(workspace: Workspace) -> None:
     assert versioning.hand_edits(workspace) == []
     assert versioning.git(workspace, "status", "--porcelain") == ""
     assert versioning.stages(workspace) == ["extract", "train", "evaluate"]
 
 
-def test_nothing_absolute_stands_in_what_it_keeps(workspace: Workspace, template: Path) -> None:
+def test_nothing_absolute_stands_in_what_it_keeps(workspace: Workspace, empty_workspace: Path) -> None:
     kept = versioning.git(workspace, "ls-files").splitlines()
     assert ".dvc/config" in kept
-    assert not [name for name in kept if str(template) in (workspace.root / name).read_text()]
+    assert not [name for name in kept if str(empty_workspace) in (workspace.root / name).read_text()]
 
 
 def test_init_refuses_a_folder_with_something_in_it(workspace: Workspace) -> None:
@@ -65,23 +51,6 @@ def test_objects_lost_from_the_remote_are_found_although_dvc_says_all_is_well(wo
     assert versioning.missing_objects(workspace) == [f"storage:{lost.parent.name}{lost.name}"]
     with pytest.raises(OutsideSystemError, match="not in the DVC remote"):
         versioning.push_objects(workspace)
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of a real S3 server on this machine; its keys are in the environment, as a user has them."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y", "DEFAULT_REGION": "us-east-1"}
-    for name, value in (variables | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    boto3.client("s3").create_bucket(Bucket="remote")
-    yield "remote"
-    server.stop()
 
 
 def test_a_remote_in_a_bucket_holds_every_object_and_gives_it_back(bucket: str, tmp_path: Path) -> None:
