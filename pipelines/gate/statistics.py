@@ -95,9 +95,9 @@ def exchange_p(pairs_P2KK: Float, *, seed: int) -> float:
     exact, whatever the distribution: at most ``p`` of such retrains reach a value of ``p`` or less.
     """
     exchanged_DP = _exchanges(len(pairs_P2KK), seed)
-    first_PKK, second_PKK = pairs_P2KK[:, 0], pairs_P2KK[:, 1]
+    between_PKK = pairs_P2KK[:, 1] - pairs_P2KK[:, 0]
     total = pairs_P2KK.sum(0)
-    moved_DKK = np.einsum("dp,pij->dij", exchanged_DP, second_PKK - first_PKK)
+    moved_DKK = (exchanged_DP @ between_PKK.reshape(len(pairs_P2KK), -1)).reshape(-1, *total.shape[1:])
     lost_D = lost_macro_f1(np.stack([total[0] + moved_DKK, total[1] - moved_DKK], axis=1))
     return float((lost_D <= lost_D[0] + ROUNDING).mean())
 
