@@ -94,7 +94,7 @@ def _drawn_area(
 
 def reliability(correct_N: NDArray[np.bool_], confidence_N: Float, bins: int = BINS) -> list[dict[str, Any]]:
     """Equal-width bins of the winning probability: bounds, mean confidence, accuracy, size. Empty ones are left out."""
-    places = np.minimum((confidence_N * bins).astype(int), bins - 1)
+    places = bin_of(confidence_N, bins)
     return [
         {
             "low": place / bins,
@@ -105,6 +105,11 @@ def reliability(correct_N: NDArray[np.bool_], confidence_N: Float, bins: int = B
         }
         for place in np.unique(places).tolist()
     ]
+
+
+def bin_of(confidence_N: Float, bins: int = BINS) -> NDArray[np.int64]:
+    """Place of each probability among ``bins`` of equal width."""
+    return np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
 
 
 def calibration_error(correct_N: NDArray[np.bool_], confidence_N: Float, bins: int = BINS) -> float | None:
@@ -122,7 +127,7 @@ def drawn_calibration_error(
     bins: int = BINS,
 ) -> Float:
     """``calibration_error`` of D bootstrap draws, each counting patient p ``weights_DP[:, p]`` times."""
-    places_N = np.minimum((confidence_N * bins).astype(int), bins - 1)
+    places_N = bin_of(confidence_N, bins)
     gap_PB = np.zeros((weights_DP.shape[1], bins))
     np.add.at(gap_PB, (patient_N, places_N), correct_N - confidence_N)
     rows_D = drawn_sum(weights_DP, np.bincount(patient_N, minlength=weights_DP.shape[1]))

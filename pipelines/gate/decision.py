@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from pipelines.gate import envelope, frames, measured, quality, subgroups
+from pipelines.gate import envelope, frames, influence, intervals, measured, quality, subgroups
 from pipelines.gate import evidence as proof
 from pipelines.gate.clause import Clause, Verdict, worst
 from pipelines.gate.contestant import Contestant
 from pipelines.gate.evidence import Evidence
+from pipelines.gate.influence import Influence
 from pipelines.gate.subgroups import Subgroup
 from pipelines.params import PromoteParams
 
@@ -26,6 +27,7 @@ class GateResult:
     challenger: str
     champion: str | None
     subgroups: list[Subgroup] = field(default_factory=list)
+    influence: Influence | None = None
 
     @property
     def missing_patients(self) -> int | None:
@@ -47,9 +49,10 @@ def decide(
     evidence: Evidence,
 ) -> GateResult:
     """Judge by every clause. ``test`` lists the current test videos: video_id, patient_id, label, site, domain."""
-    groups = subgroups.table(challenger, champion, test)
+    groups = subgroups.table(policy, challenger, champion, test)
     clauses = list(_clauses(policy, challenger, champion, test, evidence, groups))
-    return _result(policy, clauses, challenger.name, champion.name if champion else None, groups)
+    found = _result(policy, clauses, challenger.name, champion.name if champion else None)
+    return replace(found, subgroups=groups, influence=influence.table(policy, challenger, champion, test))
 
 
 def refuse(
@@ -69,7 +72,7 @@ def figures(one: Contestant, test: pd.DataFrame, policy: PromoteParams) -> dict[
             "balanced_accuracy": frames.balanced_accuracy(mine),
             "ece": frames.ece(mine),
         },
-        "intervals": {"macro_f1": quality.f1_interval(policy, mine)},
+        "intervals": intervals.of_figures(policy, mine),
         "reliability": frames.reliability(mine),
         "confusion": frames.confusion(mine),
     }
@@ -98,7 +101,6 @@ def _result(
     clauses: list[Clause],
     challenger: str,
     champion: str | None,
-    groups: Sequence[Subgroup] = (),
 ) -> GateResult:
     return GateResult(
         verdict=worst(clauses),
@@ -107,5 +109,4 @@ def _result(
         policy_sha256=policy.sha256,
         challenger=challenger,
         champion=champion,
-        subgroups=list(groups),
     )

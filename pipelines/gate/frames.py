@@ -6,7 +6,7 @@ Letters: P patients, K classes, T models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,21 @@ class Counts:
     matrices_PTKK: Float
     stratum_P: NDArray[np.int64]
     names: Sequence[str]  # of the K classes
+    patient_ids: Sequence[str]
 
     @property
     def patients(self) -> int:
         return len(self.stratum_P)
+
+    def without(self, patient_id: str) -> Counts:
+        """Of all other patients."""
+        kept = [place for place, name in enumerate(self.patient_ids) if name != patient_id]
+        return replace(
+            self,
+            matrices_PTKK=self.matrices_PTKK[kept],
+            stratum_P=self.stratum_P[kept],
+            patient_ids=[self.patient_ids[place] for place in kept],
+        )
 
     def lonely(self) -> list[str]:
         """Classes with a single patient: nobody can say how much another one would differ."""
@@ -62,7 +73,8 @@ def count(*models: pd.DataFrame) -> Counts:
         for patient, group in one.groupby("patient_id", sort=True):
             matrix = metrics.confusion(list(group.label), list(group.predicted), names)
             matrices[patients.index(str(patient)), place] = matrix
-    return Counts(matrices_PTKK=matrices, stratum_P=matrices[:, 0].sum(-1).argmax(-1), names=names)
+    stratum_P = matrices[:, 0].sum(-1).argmax(-1)
+    return Counts(matrices_PTKK=matrices, stratum_P=stratum_P, names=names, patient_ids=patients)
 
 
 def macro_f1(frames: pd.DataFrame) -> float | None:
@@ -96,6 +108,17 @@ def ece(frames: pd.DataFrame) -> float | None:
 def reliability(frames: pd.DataFrame) -> list[dict[str, Any]]:
     """Bins of a reliability diagram of the winning probability; none without frames."""
     return [] if frames.empty else metrics.reliability(*_winners(frames))
+
+
+def gaps(frames: pd.DataFrame) -> Float:
+    """(P, B, 2): right answers less confidence, and frames, of each patient and bin of the winning probability."""
+    right_N, confidence_N = _winners(frames)
+    patients = sorted(set(frames.patient_id))
+    found = np.zeros((len(patients), metrics.BINS, 2))
+    places = (np.searchsorted(patients, frames.patient_id), metrics.bin_of(confidence_N))
+    np.add.at(found[..., 0], places, right_N - confidence_N)
+    np.add.at(found[..., 1], places, 1.0)
+    return found
 
 
 def confusion(frames: pd.DataFrame) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipelines import metrics
 from pipelines.gate import frames, statistics
-from pipelines.gate.clause import ROUNDING, Clause, Verdict, at_least, at_most
+from pipelines.gate.clause import ROUNDING, Clause, Verdict, at_least, at_most, finite
 from pipelines.gate.contestant import Contestant
 from pipelines.gate.frames import Counts
 from pipelines.gate.statistics import Estimate
@@ -21,11 +21,7 @@ AS_FOUND = 0  # seed of the exchanges that are drawn where there are too many to
 def alone(policy: PromoteParams, mine: pd.DataFrame, *, first: bool) -> Iterator[Clause]:
     """Enough patients, a floor, and probabilities that mean what they say."""
     yield _patients(policy, mine)
-    if first:
-        words = "Macro-F1 on unseen patients"
-        yield at_least("macro_f1", words, frames.macro_f1(mine), policy.first_macro_f1)
-    else:
-        yield _floor(policy, mine)
+    yield floor(policy, None if mine.empty else frames.count(mine), first=first)
     if policy.max_ece is not None:
         yield at_most("calibration", "Calibration error (ECE)", frames.ece(mine), policy.max_ece)
 
@@ -37,10 +33,12 @@ def beside(policy: PromoteParams, challenger: Contestant, champion: Contestant, 
     if mine.empty:
         note = "The two models share no video that both can judge."
         return Clause(name=name, verdict="refused", value=None, bound=policy.max_loss, note=note)
-    counts = frames.count(theirs, mine)
-    if policy.comparison == "superiority":
-        return _better(policy, counts)
-    return _no_worse(policy, counts)
+    return compared(policy, frames.count(theirs, mine))
+
+
+def compared(policy: PromoteParams, counts: Counts) -> Clause:
+    """By counts of champion and challenger."""
+    return _better(policy, counts) if policy.comparison == "superiority" else _no_worse(policy, counts)
 
 
 def _patients(policy: PromoteParams, mine: pd.DataFrame) -> Clause:
@@ -57,22 +55,26 @@ def _patients(policy: PromoteParams, mine: pd.DataFrame) -> Clause:
     )
 
 
-def _floor(policy: PromoteParams, mine: pd.DataFrame) -> Clause:
-    """The lower bound reaches the floor; where only the value does, more patients may decide."""
-    name, floor = "macro_f1", policy.min_macro_f1
-    value = frames.macro_f1(mine)
-    if value is None or value < floor - ROUNDING:
-        return at_least(name, "Macro-F1 on unseen patients", value, floor)
-    counts = frames.count(mine)
+def floor(policy: PromoteParams, counts: Counts | None, *, first: bool) -> Clause:
+    """A plain floor of the first champion; later the lower bound must reach it, and more patients may decide."""
+    name, words, least = "macro_f1", "Macro-F1 on unseen patients", policy.min_macro_f1
+    value = _value(counts)
+    if first:
+        return at_least(name, words, value, policy.first_macro_f1)
+    if counts is None or value is None or value < least - ROUNDING:
+        return at_least(name, words, value, least)
     lonely = counts.lonely()
-    if lonely and floor > 0:
-        return _lonely(name, value, floor, lonely)
-    found = _estimate_f1(counts)
-    low = float(found.lower(policy.error_rate)) if not lonely else value
-    missing = _missing(value - floor, value - low, counts.patients)
-    passed = low >= floor - ROUNDING or floor <= 0
-    note = f"Macro-F1 on unseen patients is {value:.3f} and with {_sure(policy)} above {low:.3f}; {floor:.3f} is asked"
-    return _judged(name, passed=passed, value=value, bound=floor, note=note, interval=[low, 1.0], missing=missing)
+    if lonely and least > 0:
+        return _lonely(name, value, least, lonely)
+    low = float(_estimate_f1(counts).lower(policy.error_rate)) if not lonely else value
+    missing = _missing(value - least, value - low, counts.patients)
+    passed = low >= least - ROUNDING or least <= 0
+    note = f"{words} is {value:.3f} and with {_sure(policy)} above {low:.3f}; {least:.3f} is asked"
+    return _judged(name, passed=passed, value=value, bound=least, note=note, interval=[low, 1.0], missing=missing)
+
+
+def _value(counts: Counts | None) -> float | None:
+    return None if counts is None else finite(float(metrics.macro_f1(counts.matrices_PTKK[:, 0].sum(0))))
 
 
 def _no_worse(policy: PromoteParams, counts: Counts) -> Clause:
@@ -113,17 +115,6 @@ def loss_interval(policy: PromoteParams, counts: Counts) -> list[float]:
     """Both bounds of the macro-F1 lost, of counts (champion, challenger)."""
     found = statistics.estimate(statistics.lost_macro_f1, counts.matrices_PTKK, counts.stratum_P, axis=-4)
     return [float(found.lower(policy.error_rate)), float(found.upper(policy.error_rate))]
-
-
-def f1_interval(policy: PromoteParams, mine: pd.DataFrame) -> list[float] | None:
-    """Both bounds of macro-F1, within 0 and 1; None where a class has a single patient."""
-    if mine.empty:
-        return None
-    counts = frames.count(mine)
-    if counts.lonely():
-        return None
-    found = _estimate_f1(counts)
-    return [max(0.0, float(found.lower(policy.error_rate))), min(1.0, float(found.upper(policy.error_rate)))]
 
 
 def _estimate_f1(counts: Counts) -> Estimate:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipelines.gate import frames
+from pipelines.gate import frames, intervals
 from pipelines.gate.clause import ROUNDING, Clause, Verdict
 from pipelines.gate.contestant import Contestant
+from pipelines.gate.intervals import Interval
 from pipelines.params import PromoteParams
 
 KINDS = {"class": "label", "site": "site", "domain": "domain"}
@@ -17,7 +18,10 @@ KINDS = {"class": "label", "site": "site", "domain": "domain"}
 
 @dataclass(frozen=True, kw_only=True)
 class Subgroup:
-    """``value`` is F1 of a class, macro-F1 of a site or domain; ``champion``, ``lost``: over the frames both judge."""
+    """``value`` is F1 of a class, macro-F1 of a site or domain; ``champion``, ``lost``: over the frames both judge.
+
+    ``interval`` is of ``value``, ``champion_interval`` of ``champion``.
+    """
 
     kind: str
     name: str
@@ -26,14 +30,18 @@ class Subgroup:
     value: float | None
     champion: float | None = None
     lost: float | None = None
+    interval: Interval = None
+    champion_interval: Interval = None
 
 
-def table(challenger: Contestant, champion: Contestant | None, test: pd.DataFrame) -> list[Subgroup]:
+def table(
+    policy: PromoteParams, challenger: Contestant, champion: Contestant | None, test: pd.DataFrame
+) -> list[Subgroup]:
     """Every subgroup that the test videos, or the challenger's classes, have."""
     mine = frames.labelled(challenger, test)
     pair = frames.shared(challenger, champion, test) if champion else None
     return [
-        _subgroup(kind, name, mine, pair)
+        _subgroup(policy, kind, name, mine, pair)
         for kind, column in KINDS.items()
         for name in sorted(set(test[column]) | (set(challenger.classes) if kind == "class" else set()))
     ]
@@ -52,7 +60,13 @@ def clauses(policy: PromoteParams, found: Sequence[Subgroup], *, compared: bool)
         yield _losses(policy, found, policy.subgroups.max_loss)
 
 
-def _subgroup(kind: str, name: str, mine: pd.DataFrame, pair: tuple[pd.DataFrame, pd.DataFrame] | None) -> Subgroup:
+def _subgroup(
+    policy: PromoteParams,
+    kind: str,
+    name: str,
+    mine: pd.DataFrame,
+    pair: tuple[pd.DataFrame, pd.DataFrame] | None,
+) -> Subgroup:
     own = mine[mine[KINDS[kind]] == name]
     before = after = None
     if pair is not None:
@@ -65,11 +79,19 @@ def _subgroup(kind: str, name: str, mine: pd.DataFrame, pair: tuple[pd.DataFrame
         value=_value(kind, name, mine),
         champion=before,
         lost=None if before is None or after is None else before - after,
+        interval=_interval(policy, kind, name, mine),
+        champion_interval=_interval(policy, kind, name, pair[1]) if pair else None,
     )
 
 
 def _value(kind: str, name: str, one: pd.DataFrame) -> float | None:
     return frames.class_f1(one, name) if kind == "class" else frames.macro_f1(one[one[KINDS[kind]] == name])
+
+
+def _interval(policy: PromoteParams, kind: str, name: str, one: pd.DataFrame) -> Interval:
+    if kind == "class":
+        return intervals.class_f1(policy, one, name)
+    return intervals.macro_f1(policy, one[one[KINDS[kind]] == name])
 
 
 def _floor(policy: PromoteParams, found: Sequence[Subgroup], kind: str, floor: float) -> Clause:

@@ -19,6 +19,7 @@ UNGATED = ("none", NONE, "Not gated")
 CARD = {"intended_use": "Intended use", "data": "Data", "limits": "Limits", "contact": "Contact"}
 OPTIONAL = frozenset({"contact"})
 ROWS_OF_CHANGES = 40
+CARRIERS = 3
 DIGEST = re.compile("[0-9a-f]{32,}")
 
 
@@ -76,7 +77,9 @@ def subgroups(gate: Mapping[str, Any] | None) -> list[dict[str, str]]:
             "kind": str(row["kind"]),
             "name": str(row["name"]) or "unnamed",
             "champion": number(row.get("champion")),
+            "champion_interval": _span(row.get("champion_interval")),
             "challenger": number(row.get("value")),
+            "interval": _span(row.get("interval")),
             "difference": _signed(row.get("lost")),
             "state": _state(row.get("lost")),
             "patients": count(row["patients"]),
@@ -84,6 +87,27 @@ def subgroups(gate: Mapping[str, Any] | None) -> list[dict[str, str]]:
         }
         for row in sorted(found, key=lambda row: -row["lost"] if is_finite(row.get("lost")) else 1.0)
     ]
+
+
+def influence(gate: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Would the clauses on macro-F1 say something else without one of the patients?"""
+    found = (gate or {}).get("influence")
+    if not found:
+        return None
+    rows = found["patients"]
+    unknown = sum(row["verdict"] is None for row in rows)
+    carriers = [row for row in rows if row["verdict"] not in (None, found["verdict"])]
+    told = [f"Without {row['patient_id']} it is {row['verdict']}." for row in carriers[:CARRIERS]]
+    if len(carriers) > CARRIERS:
+        told.append(f"Without {len(carriers) - CARRIERS} others too it is not {found['verdict']}.")
+    if unknown:
+        told.append(f"Without {unknown} of {len(rows)} it cannot be told: a class would have one patient left.")
+    return {
+        "carried": bool(carriers),
+        "verdict": found["verdict"],
+        "patients": len(rows),
+        "text": " ".join(told),
+    }
 
 
 def looks(gate: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -157,6 +181,10 @@ def _short(value: Any) -> str:
 def _interval(side: Mapping[str, Any], name: str) -> str:
     low, high = (side.get("intervals") or {}).get(name) or (None, None)
     return between(low, high) if is_finite(low) and is_finite(high) else ""
+
+
+def _span(interval: Sequence[float] | None) -> str:
+    return between(*interval) if interval else ""
 
 
 def _signed(lost: float | None) -> str:

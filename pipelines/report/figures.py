@@ -164,13 +164,71 @@ def patient_dots(patients: Sequence[Mapping[str, Any]]) -> str:
             xlabel="share of the patient's frames",
         )
         axes.set_yticks(range(len(classes)), [_short(name, 18) for name in classes])
-        axes.tick_params(length=0)
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.spines[:].set_visible(False)
+        _without_frame(axes)
 
     wrong = sum(patient["predicted"] not in (None, patient["label"]) for patient in patients)
     people = len({patient["patient_id"] for patient in patients})
     return _drawn(draw, f"Accuracy of {people} unseen patients; {wrong} get another class.", WIDTH_PX, height)
+
+
+def side_by_side(rows: Sequence[Mapping[str, Any]]) -> str:
+    """F1 of champion (open) and challenger (filled) in each subgroup, with their intervals."""
+    names = [f"{row['kind']} {row['name'] or 'unnamed'}" for row in rows]
+
+    def draw(axes: Any) -> None:
+        for shift, value, interval, style in (
+            (-0.16, "champion", "champion_interval", {"color": MUTED, "markerfacecolor": "white", "label": "champion"}),
+            (0.16, "value", "interval", {"color": BLUE, "label": "challenger"}),
+        ):
+            known = [(row[value], place + shift) for place, row in enumerate(rows) if row.get(value) is not None]
+            spans = [(*row[interval], place + shift) for place, row in enumerate(rows) if row.get(interval)]
+            for low, high, at in spans:
+                axes.plot([low, high], [at, at], color=style["color"], linewidth=2.4, alpha=0.45)
+            if known:
+                axes.plot(*zip(*known, strict=True), linestyle="", marker="o", markersize=6.5, **style)
+        axes.set(xlim=(0, 1.03), ylim=(len(rows) - 0.5, -0.6), xlabel="F1")
+        axes.set_yticks(range(len(rows)), [_short(name, 26) for name in names])
+        _without_frame(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, handlelength=1.2)
+
+    told = (
+        f"{name}: {_told(row.get('champion'))} and {_told(row.get('value'))}"
+        for name, row in zip(names, rows, strict=True)
+    )
+    return _drawn(draw, f"F1 of champion and challenger by subgroup. {'; '.join(told)}.", 640, 78 + 34 * len(rows))
+
+
+def left_out(rows: Sequence[Mapping[str, Any]], verdict: str) -> str:
+    """One mark a patient: macro-F1 lost (reached, where there is no champion) without this one; red where it decides."""
+    name = "lost" if all(row["lost"] is not None for row in rows) else "macro_f1"
+    values = sorted((row[name], row["verdict"] in (None, verdict)) for row in rows)
+    step = max(values[-1][0] - values[0][0], 1e-3) / 60
+    taken: Counter[int] = Counter()
+
+    def draw(axes: Any) -> None:
+        for value, same in values:
+            slot = round(value / step)
+            style = {"marker": "o", "color": BLUE} if same else {"marker": "X", "color": RED}
+            axes.scatter([value], [taken[slot]], s=44, alpha=0.85, linewidth=0.8, edgecolor="white", zorder=3, **style)
+            taken[slot] += 1
+        what = "macro-F1 lost against the champion" if name == "lost" else "macro-F1"
+        axes.set(ylim=(-1, max(taken.values()) + 0.5), xlabel=f"{what}, without one patient")
+        axes.set_yticks([])
+        _without_frame(axes)
+
+    deciding = sum(not same for _, same in values)
+    words = f"from {values[0][0]:.3f} to {values[-1][0]:.3f}; {deciding} of {len(values)} patients decide alone"
+    return _drawn(draw, f"Each patient left out once: {words}.", 640, 130)
+
+
+def _without_frame(axes: Any) -> None:
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.spines[:].set_visible(False)
+
+
+def _told(value: float | None) -> str:
+    return "no value" if value is None else f"{value:.3f}"
 
 
 def _cell(axes: Any, row: int, column: int, value: int, total: int, cell_px: int) -> None:

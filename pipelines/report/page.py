@@ -55,6 +55,7 @@ def build_page(facts: PageFacts) -> str:
         clauses=[decision.clause(clause) for clause in (facts.gate or {}).get("clauses") or ()],
         rivals=decision.subgroups(facts.gate),
         looks=decision.looks(facts.gate),
+        influence=decision.influence(facts.gate),
         changed=decision.changed(facts.changes),
         card=decision.card(facts.card),
         sides=_sides(facts.gate),
@@ -162,7 +163,17 @@ def _figures(facts: PageFacts) -> dict[str, Markup]:
         drawn["risk"] = figures.risk_coverage(selective["curve"], selective["reject"])
     if patients:
         drawn["patients"] = figures.patient_dots(patients)
+    drawn |= _of_decision(facts.gate or {})
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - figures escape every label
+
+
+def _of_decision(gate: Mapping[str, Any]) -> dict[str, str]:
+    drawn = {}
+    if gate.get("champion") and gate.get("subgroups"):
+        drawn["subgroups"] = figures.side_by_side(gate["subgroups"])
+    if gate.get("influence"):
+        drawn["influence"] = figures.left_out(gate["influence"]["patients"], gate["influence"]["verdict"])
+    return drawn
 
 
 def _lineage(record: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -233,7 +233,7 @@ GATE = {
             "saliency_iou": 0.711,
             "pointing": None,
         },
-        "intervals": {"macro_f1": [0.79, 0.91]},
+        "intervals": {"macro_f1": [0.79, 0.91], "balanced_accuracy": [0.802, 0.911], "ece": [0.031, 0.083]},
         "reliability": [
             {"confidence": 0.6, "accuracy": 0.5, "count": 40},
             {"confidence": 0.9, "accuracy": 0.8, "count": 90},
@@ -265,6 +265,8 @@ GATE = {
             "value": 0.88,
             "champion": 0.83,
             "lost": -0.05,
+            "interval": [0.813, 0.931],
+            "champion_interval": [0.744, 0.902],
         },
         {"kind": "site", "name": "B", "patients": 4, "frames": 40, "value": 0.71, "champion": 0.82, "lost": 0.11},
         {
@@ -277,6 +279,13 @@ GATE = {
             "lost": None,
         },
     ],
+    "influence": {
+        "verdict": "passed",
+        "patients": [
+            {"patient_id": f"k1-patient{n}", "macro_f1": 0.87, "lost": -0.02 + 0.01 * n, "verdict": verdict}
+            for n, verdict in enumerate(["passed", "passed", None, "undecided"])
+        ],
+    },
     "looks": {"test_sha256": "0" * 64, "count": 21, "most": 20, "warning": True},
 }
 CHANGES = {
@@ -407,7 +416,7 @@ def test_pictures_say_what_they_show_and_tables_have_headers(
     outline = Outline(rendered[2])
     assert all(image["alt"] for image in outline.tags("img"))
     drawings = outline.tags("svg")
-    assert len(drawings) == 6 + 4
+    assert len(drawings) == 6 + 6
     assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
     assert all(header.get("scope") in {"col", "row", "rowgroup"} for header in outline.tags("th"))
     assert len(outline.tags("caption")) == len(outline.tags("table"))
@@ -485,8 +494,22 @@ def test_champion_and_challenger_stand_side_by_side(rendered: tuple[Workspace, P
         "Research only.",
     ):
         assert words in text, words
+    for interval in ("0.802 – 0.911", "0.031 – 0.083", "0.744 – 0.902", "0.813 – 0.931"):
+        assert interval in rendered[2]
     rivals = rendered[2][rendered[2].index("the greatest loss first") :]
     assert rivals.index(">B<") < rivals.index(">glioma<") < rivals.index(">in-vivo<"), "who lost most comes first"
+
+
+def test_a_patient_who_decides_alone_is_named_and_one_who_does_not_is_not(
+    tmp_path: Path, rendered: tuple[Workspace, PageFacts, str]
+) -> None:
+    assert "One patient alone decides" in rendered[2]
+    assert "Without k1-patient3 it is undecided." in rendered[2]
+    assert "Without 1 of 4 it cannot be told" in rendered[2]
+    calm = {"verdict": "passed", "patients": [row | {"verdict": "passed"} for row in GATE["influence"]["patients"]]}  # type: ignore[index]
+    page = build_page(dataclasses.replace(rendered[1], gate=GATE | {"influence": calm}))
+    assert "No patient decides alone" in page
+    assert "k1-patient" not in page
 
 
 def test_an_empty_part_of_the_model_card_is_red(tmp_path: Path) -> None:
@@ -694,7 +717,7 @@ def test_a_browser_shows_tables_and_pictures(tmp_path: Path, rendered: tuple[Wor
     outline = Outline(done.stdout)
     assert len(outline.tags("table")) >= 13
     assert len(outline.tags("img")) == len(rendered[1].tiles) + 2 * len(rendered[1].pairs)
-    assert len(outline.tags("svg")) == 6 + 4, "of them confusion and calibration of both sides"
+    assert len(outline.tags("svg")) == 6 + 6, "of them six of the decision"
     assert "Content Security Policy" not in done.stderr
 
 

@@ -25,6 +25,7 @@ from gate_cases import (
 from pipelines import gate
 from pipelines.evidence.check import Check
 from pipelines.gate import looks
+from pipelines.gate.clause import worst
 from pipelines.gate.evidence import Served
 from pipelines.ledger import Entry
 
@@ -338,9 +339,63 @@ def test_both_sides_have_their_figures_with_bounds() -> None:
     test = cohort(patients=40)
     found = gate.figures(contestant(test, wrong=1), test, policy())
     assert found["metrics"]["macro_f1"] == pytest.approx(0.9)
-    low, high = found["intervals"]["macro_f1"]
-    assert 0.7 < low < 0.9 < high <= 1.0
+    for name in ("macro_f1", "balanced_accuracy"):
+        low, high = found["intervals"][name]
+        assert 0.7 < low < 0.9 < high <= 1.0
     assert found["reliability"][0]["confidence"] == pytest.approx(0.95)
+    assert found["metrics"]["ece"] == pytest.approx(0.05)
+    low, high = found["intervals"]["ece"]
+    assert 0 <= low < 0.05 < high < 0.2
+
+
+def test_subgroups_have_bounds_of_both_models() -> None:
+    test = cohort(patients=40)
+    groups = decide(contestant(test, wrong=1), contestant(test, wrong=2, name="version 1"), test).subgroups
+    for group in groups:
+        assert group.interval is not None
+        assert group.champion_interval is not None
+        assert group.interval[0] < 0.9 < group.interval[1], group
+        assert group.champion_interval[0] < 0.8 < group.champion_interval[1], group
+
+
+def test_a_subgroup_with_one_patient_of_a_class_has_no_bounds() -> None:
+    test = cohort(patients=12)
+    test.loc[0, "site"] = "elsewhere"
+    alone = next(group for group in decide(contestant(test), None, test).subgroups if group.name == "elsewhere")
+    assert (alone.patients, alone.interval) == (1, None)
+
+
+# --- one patient -----------------------------------------------------------------------------------
+
+
+def test_the_patient_who_carries_the_answer_is_found() -> None:
+    """The champion fails in one patient altogether; but for that one, the challenger is far behind."""
+    test = cohort(patients=24)
+    challenger = contestant(test, wrong=1, wrong_of=[f"v{n}" for n in range(1, 10)])
+    champion = contestant(test, wrong=10, wrong_of=["v0"], name="version 1")
+    found = decide(challenger, champion, test, max_loss=0.02).influence
+    assert found is not None
+    by_hand = {
+        patient: decide(challenger, champion, test[test.patient_id != patient], max_loss=0.02)
+        for patient in test.patient_id
+    }
+    for row in found.patients:
+        again = by_hand[row.patient_id]
+        assert row.lost == pytest.approx(named(again, "no_worse").value)
+        assert row.macro_f1 == pytest.approx(named(again, "macro_f1").value)
+        assert row.verdict == worst([named(again, "no_worse"), named(again, "macro_f1")])
+    assert found.verdict == "undecided"
+    assert [(row.patient_id, row.verdict) for row in found.patients if row.verdict != found.verdict] == [
+        ("p0", "refused")
+    ]
+
+
+def test_without_one_of_two_patients_of_a_class_nothing_is_said() -> None:
+    test = cohort(patients=4)
+    found = decide(contestant(test), contestant(test, name="version 1"), test).influence
+    assert found is not None
+    assert {row.verdict for row in found.patients} == {None}
+    assert decide(contestant(test.head(1)), None, test.head(1)).influence is None
 
 
 def test_looks_at_a_test_set_count_versions_and_not_repetitions() -> None:
