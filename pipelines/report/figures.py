@@ -199,7 +199,7 @@ def side_by_side(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def left_out(rows: Sequence[Mapping[str, Any]], verdict: str) -> str:
-    """One mark a patient: macro-F1 lost (reached, where there is no champion) without this one; red where it decides."""
+    """One mark a patient: macro-F1 lost (reached, if there is no champion) without this one; red where it decides."""
     name = "lost" if all(row["lost"] is not None for row in rows) else "macro_f1"
     values = sorted((row[name], row["verdict"] in (None, verdict)) for row in rows)
     step = max(values[-1][0] - values[0][0], 1e-3) / 60
