@@ -22,7 +22,7 @@ import numpy as np
 
 from harness import Options, Report, at_least, at_most, cores, figure, read_options
 from pipelines import video
-from pipelines.near_copy import Index
+from pipelines.intake.near_copy import Index
 from pipelines.video import fingerprint
 from pipelines.video.fingerprint import Blobs
 from planted_copies import FPS, KINDS, Source, blobs_of, copied, decoded, encoded, plan, sources

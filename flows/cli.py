@@ -206,8 +206,8 @@ def intake(
     Example: lclsc intake --release 4f0c21ab --reason "checked by eye" --workspace clinic
     """
     from flows import intake_console
-    from pipelines import incoming
     from pipelines import intake as stage
+    from pipelines.intake import incoming
     from pipelines.locks import one_writer
 
     if sum((source is not None, quarantine, release is not None)) != 1:

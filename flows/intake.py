@@ -12,9 +12,9 @@ from prefect.logging import get_run_logger
 
 from flows import console, notices
 from flows.options import open_workspace
-from pipelines import drop_folder
-from pipelines.drop_folder import Timing, Visit
 from pipelines.errors import WrongUseError
+from pipelines.intake import drop_folder
+from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
 
 DATA_CHANGED = "lclsc.data.changed"

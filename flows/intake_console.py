@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from flows import console
-from pipelines import drop_folder, quarantine
-from pipelines.drop_folder import Timing, Visit
-from pipelines.intake_batch import IntakeReport
+from pipelines.intake import drop_folder, quarantine
+from pipelines.intake.batch import IntakeReport
+from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
 
 

@@ -14,8 +14,8 @@ from pipelines.evidence.check import Check, Problem, checked
 from pipelines.evidence.commit import Commit
 from pipelines.evidence.object_checks import Sample
 from pipelines.evidence.pixel_checks import fetched
-from pipelines.near_copy import Index
-from pipelines.near_copy_check import Store, blobs_of
+from pipelines.intake.near_copy import Index
+from pipelines.intake.near_copy_check import Store, blobs_of
 from pipelines.video import fingerprint
 from pipelines.video.fingerprint import Blobs
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import incoming
+from pipelines.intake import incoming
 from pipelines.package import model_code
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,6 @@ from flows import planning
 from flows.retrain import store
 from pipelines import (
     code_digest,
-    drop_folder,
     evaluate,
     extract,
     frames,
@@ -28,6 +27,7 @@ from pipelines import (
 )
 from pipelines.errors import PromotionError
 from pipelines.files import write_json
+from pipelines.intake import drop_folder
 from pipelines.workspace import Workspace
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from flows import intake_console
-from pipelines.incoming import RowError
-from pipelines.intake_batch import IntakeReport
+from pipelines.intake.batch import IntakeReport
+from pipelines.intake.incoming import RowError
 
 
 def test_what_a_sender_wrote_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines import incoming, names, video
+from pipelines import names, video
 from pipelines.errors import VideoError, WrongUseError
+from pipelines.intake import incoming
 from pipelines.video import mkt
 from pipelines.video.frame import RawFrame
 

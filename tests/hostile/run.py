@@ -25,9 +25,10 @@ from rich.table import Table
 
 from hostile import clips, corpus
 from hostile.corpus import Case
-from pipelines import initialise, intake, quarantine, settings, video
+from pipelines import initialise, intake, settings, video
 from pipelines.files import sha256_file
-from pipelines.intake_batch import IntakeReport
+from pipelines.intake import quarantine
+from pipelines.intake.batch import IntakeReport
 from pipelines.locks import one_writer
 from pipelines.workspace import Workspace
 

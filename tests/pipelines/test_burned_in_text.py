@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import planted_copies as planted
-from pipelines.text_check import Look
+from pipelines.intake.text_check import Look
 from pipelines.video.frame import Frame
 
 SOURCES = planted.sources(5, patients=1, frames=10, size_px=320)

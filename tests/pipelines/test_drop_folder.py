@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import drop_folder, locks, manifest
-from pipelines.drop_folder import Timing, Visit
+from pipelines import locks, manifest
 from pipelines.files import sha256_file
+from pipelines.intake import drop_folder
+from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
 
 NOW = Timing(poll=0.0, settle=0.0)

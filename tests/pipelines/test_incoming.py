@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import incoming
 from pipelines.errors import WrongUseError
-from pipelines.sources import LocalFolder
+from pipelines.intake import incoming
+from pipelines.intake.sources import LocalFolder
 
 HEADER = "path,patient_id,label,domain,split,mask,sha256\n"
 

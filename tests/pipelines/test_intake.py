@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import clip_checks, intake, ledger, manifest, quarantine, sources, versioning
-from pipelines.candidate import Candidate, Remark
+from pipelines import intake, ledger, manifest, versioning
 from pipelines.errors import VideoError
 from pipelines.files import sha256_file
-from pipelines.intake_batch import IntakeReport
+from pipelines.intake import clip_checks, quarantine, sources
+from pipelines.intake.batch import IntakeReport
+from pipelines.intake.candidate import Candidate, Remark
 from pipelines.locks import one_writer
 from pipelines.synth.dataset import PRESETS, write_dataset
 from pipelines.video import Frame

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from pipelines import drop_folder, intake, ledger, manifest, params_file, quarantine
-from pipelines.drop_folder import Timing
+from pipelines import intake, ledger, manifest, params_file
+from pipelines.intake import drop_folder, quarantine
+from pipelines.intake.drop_folder import Timing
 from pipelines.locks import one_writer
 from pipelines.workspace import Workspace
 

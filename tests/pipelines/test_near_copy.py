@@ -13,10 +13,10 @@ from clip_files import DICOM_IN_PYDICOM, dicom_data, filmed
 
 import planted_copies as planted
 from pipelines import intake, ledger, manifest
-from pipelines.candidate import Candidate
+from pipelines.intake.candidate import Candidate
+from pipelines.intake.near_copy import Index, Match
+from pipelines.intake.near_copy_check import Judge, Sides, Store, _packed, _unpacked, fingerprint_of
 from pipelines.locks import one_writer
-from pipelines.near_copy import Index, Match
-from pipelines.near_copy_check import Judge, Sides, Store, _packed, _unpacked, fingerprint_of
 from pipelines.video import fingerprint
 from pipelines.video.fingerprint import Blobs
 from pipelines.workspace import Workspace

@@ -23,8 +23,8 @@ from pipelines import extract, identity, initialise, intake, manifest, predict
 from pipelines import params as parameters
 from pipelines.code_digest import refresh
 from pipelines.files import sha256_file
+from pipelines.intake.near_copy_check import Store
 from pipelines.locks import one_writer
-from pipelines.near_copy_check import Store
 from pipelines.video import geometry
 from pipelines.workspace import Workspace
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipelines import incoming, intake, sources
+from pipelines import intake
 from pipelines.errors import OutsideSystemError, VideoError, WrongUseError
 from pipelines.files import sha256_file
+from pipelines.intake import incoming, sources
+from pipelines.intake.sources import LocalFolder
 from pipelines.locks import one_writer
-from pipelines.sources import LocalFolder
 from pipelines.workspace import Workspace
 
 MANIFEST = "path,patient_id,label\na/clip.mp4,P,glioma\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 from pipelines import names
 from pipelines.errors import VideoError, WrongUseError
 from pipelines.files import write_text
+from pipelines.intake.sources import Source
 from pipelines.manifest import DOMAINS, SPLITS
-from pipelines.sources import Source
 from pipelines.video.frame_folder import RATE_FILE
 
 MANIFEST = "manifest.csv"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines.candidate import Candidate, Remark
+from pipelines.intake.candidate import Candidate, Remark
 from pipelines.video import Frame
 from pipelines.video.burned_in_text import TextFinder
 from pipelines.workspace import Workspace

@@ -8,11 +8,11 @@ from typing import Any
 
 from pipelines import ledger, manifest, params_file, split, versioning
 from pipelines.files import write_json
-from pipelines.intake_batch import Batch
+from pipelines.intake.batch import Batch
 from pipelines.manifest import Video
 
 
-def record(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> None:
+def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> None:
     """DVC first, then the tables with the manifest last, then one commit and the ledger."""
     workspace, book = batch.workspace, batch.book
     if book.new_videos or book.corrections:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from pipelines import manifest, video
-from pipelines.candidate import Candidate, Remark
 from pipelines.errors import LclscError, VideoError
 from pipelines.files import write_bytes
-from pipelines.near_copy import Index, Match
+from pipelines.intake.candidate import Candidate, Remark
+from pipelines.intake.near_copy import Index, Match
 from pipelines.video import Frame, fingerprint
 from pipelines.video.fingerprint import Blobs, Fingerprinter
 from pipelines.video.isolation import run_isolated

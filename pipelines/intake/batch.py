@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import identity, incoming, quarantine, video
+from pipelines import identity, video
 from pipelines import params as parameters
-from pipelines.book import Book, Described
-from pipelines.clip_checks import Panel
 from pipelines.errors import VideoError
 from pipelines.files import TEMPORARY_PREFIX, digest, remove
-from pipelines.incoming import IncomingVideo, NamedAside, RowError
+from pipelines.intake import incoming, quarantine
+from pipelines.intake.book import Book, Described
+from pipelines.intake.clip_checks import Panel
+from pipelines.intake.incoming import IncomingVideo, NamedAside, RowError
+from pipelines.intake.sources import Source
 from pipelines.ledger import now
-from pipelines.sources import Source
 from pipelines.workspace import Workspace, private_folder
 
 

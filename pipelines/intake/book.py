@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines import identity, manifest
-from pipelines.incoming import IncomingVideo, RowError
+from pipelines.intake.incoming import IncomingVideo, RowError
 from pipelines.ledger import now
 from pipelines.manifest import Provenance, Video
 from pipelines.workspace import Workspace

@@ -14,9 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import near_copy_check, text_check, video
-from pipelines.candidate import Candidate, Check, Look, Remark
+from pipelines import video
 from pipelines.errors import VideoError
+from pipelines.intake import near_copy_check, text_check
+from pipelines.intake.candidate import Candidate, Check, Look, Remark
 from pipelines.params import IntakeParams
 from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace

@@ -14,14 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import incoming, intake_batch, intake_record, mask_stack, progress, quarantine, sources
-from pipelines.book import Book, Described, Refused
-from pipelines.candidate import Candidate, Remark
-from pipelines.clip_checks import limits_of
+from pipelines import mask_stack, progress
 from pipelines.errors import StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
-from pipelines.incoming import IncomingVideo, NamedAside, RowError
-from pipelines.intake_batch import Batch, IntakeReport
+from pipelines.intake import incoming, quarantine, sources
+from pipelines.intake.batch import (
+    Batch,
+    IntakeReport,
+    attempt_of,
+    forget_mended,
+    noted,
+    set_bytes_aside,
+    set_name_aside,
+    suffix_of,
+)
+from pipelines.intake.book import Book, Described, Refused
+from pipelines.intake.candidate import Candidate, Remark
+from pipelines.intake.clip_checks import limits_of
+from pipelines.intake.commit import commit
+from pipelines.intake.incoming import IncomingVideo, NamedAside, RowError
 from pipelines.workspace import Workspace
 
 
@@ -35,7 +46,7 @@ def run(
     batch = Batch.open(workspace, sources.of(place), update=update)
     found = incoming.read(batch.source, batch.params.intake.labels)
     batch.report.errors += found.errors
-    named = {intake_batch.set_name_aside(batch, aside) for aside in found.aside}
+    named = {set_name_aside(batch, aside) for aside in found.aside}
     with progress.track("intake", len(found.rows), "videos") as tracker:
         for row in found.rows:
             if stop():
@@ -43,9 +54,9 @@ def run(
                 break
             named.add(_take(batch, row))
             tracker.advance()
-    intake_record.record(batch)
+    commit(batch)
     if not batch.report.stopped:
-        intake_batch.forget_mended(batch, named)
+        forget_mended(batch, named)
     return batch.report
 
 
@@ -64,7 +75,7 @@ def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
         raise StageError("contradiction", f"{refused.error.column}: {refused.error.message}.", "Correct it.") from None
     finally:
         batch.clear()
-    intake_record.record(batch, released={record.quarantine_id: {"reason": reason, "was": record.reason}})
+    commit(batch, released={record.quarantine_id: {"reason": reason, "was": record.reason}})
     quarantine.discard(workspace, record)
     return batch.report
 
@@ -102,7 +113,7 @@ def _take(batch: Batch, row: IncomingVideo) -> str:
         batch.report.errors.append(refused.error)
         return ""
     except VideoError as error:  # what the row names is no file to copy
-        return intake_batch.set_name_aside(batch, NamedAside(row=row.row, path=row.path, error=error))
+        return set_name_aside(batch, NamedAside(row=row.row, path=row.path, error=error))
     finally:
         batch.clear()
 
@@ -118,16 +129,16 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
     try:
         mask_sha256 = _copied(batch, row, "mask", row.mask, batch.mask_copy) if row.mask else ""
     except VideoError as error:
-        return intake_batch.set_name_aside(batch, NamedAside(row=row.row, path=row.mask, error=error))
-    attempt = intake_batch.attempt_of(batch, mask_sha256)
+        return set_name_aside(batch, NamedAside(row=row.row, path=row.mask, error=error))
+    attempt = attempt_of(batch, mask_sha256)
     held = quarantine.get(batch.workspace, video_id)
     if held and held.attempt == attempt:
-        batch.report.quarantined.append(intake_batch.noted(row.row, held, again=True))
+        batch.report.quarantined.append(noted(row.row, held, again=True))
         return video_id
     try:
-        remarks = _accept(batch, described, video_id, intake_batch.suffix_of(row.path), with_mask=bool(row.mask))
+        remarks = _accept(batch, described, video_id, suffix_of(row.path), with_mask=bool(row.mask))
     except VideoError as error:
-        return intake_batch.set_bytes_aside(batch, row, described, video_id, attempt, error)
+        return set_bytes_aside(batch, row, described, video_id, attempt, error)
     remarks += _same_name(batch.book, described)
     batch.report.remarks += [{"row": row.row, "video_id": video_id} | remark.as_json() for remark in remarks]
     batch.report.taken.append(video_id)

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import identity, incoming, intake, locks
+from pipelines import identity, locks
 from pipelines.errors import LclscError, VideoError, WrongUseError
 from pipelines.files import CHUNK_BYTES, digest, read_json, write_json
-from pipelines.incoming import MANIFEST, IncomingVideo
-from pipelines.intake_batch import IntakeReport
-from pipelines.sources import LocalFolder
+from pipelines.intake import incoming, take_in
+from pipelines.intake.batch import IntakeReport
+from pipelines.intake.incoming import MANIFEST, IncomingVideo
+from pipelines.intake.sources import LocalFolder
 from pipelines.workspace import Workspace
 
 
@@ -112,7 +113,7 @@ def _taken(workspace: Workspace, batch: Path, notes: _Notes, note: Note, stop: C
     """A manifest that is wrong is not tried again until it changes; what may pass by itself is."""
     try:
         with locks.one_writer(workspace):
-            report = intake.run(workspace, batch, stop=stop)
+            report = take_in.run(workspace, batch, stop=stop)
     except WrongUseError as error:
         notes.put(batch.name, replace(note, state="failed", why=error.code))
         return Visit(batch=batch.name, state="failed", why=f"{error.cause} {error.remedy}")
