@@ -133,8 +133,8 @@ def _environment(root: Path) -> dict[str, str]:
     """The same for all: no telemetry, stages find their Python, each history in its workspace."""
     from pipelines import settings
 
-    home = root.parent / f"dagster of {root.name}"
-    home.mkdir(exist_ok=True)
+    home = root / ".state" / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     own = {"PREFECT_HOME": f"{root}/.state/prefect", "DVC_SITE_CACHE_DIR": f"{root}/.state/dvc-site"}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

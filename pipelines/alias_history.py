@@ -13,12 +13,16 @@ from typing import Any
 
 from pipelines.ledger import Entry
 
+ALIASES = ("champion", "challenger")
+"""Those that are promoted to; any other is its setter's own affair."""
+
 INTENDED = "alias_intended"
 ABANDONED = "alias_abandoned"
 PUT_BACK = "alias_put_back"
 """Undoes in the registry what no line of the ledger asked for: no move of the history."""
 MOVES = frozenset({"alias_set", "alias_removed", "promoted", "rolled_back"})
 DECISIONS = frozenset({"approved", "rollback_ordered"})
+PROMOTER_NAMED = "promoter_named"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,11 @@ def breaks(entries: Iterable[Entry]) -> Iterator[tuple[Entry, str | None]]:
             if move.before != words.get(move.alias):
                 yield entry, words.get(move.alias)
             words[move.alias] = move.after
+
+
+def promoter(entries: Sequence[Entry]) -> str | None:
+    """The clone that moves the aliases, as it noted when it first did."""
+    return next((entry.subject for entry in reversed(entries) if entry.event == PROMOTER_NAMED), None)
 
 
 def former_champions(entries: Iterable[Entry]) -> list[str]:

@@ -14,15 +14,13 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipelines import ledger
-from pipelines.alias_history import ABANDONED, INTENDED, PUT_BACK, Move, last_words, open_moves
+from pipelines import alias_history, ledger, versioning
+from pipelines.alias_history import ABANDONED, ALIASES, INTENDED, PUT_BACK, Move, last_words, open_moves
 from pipelines.errors import StageError
 from pipelines.evidence import withdrawals
 from pipelines.ledger import Entry
 from pipelines.registry import Registry
 from pipelines.workspace import Workspace
-
-ALIASES = ("champion", "challenger")
 
 
 @contextlib.contextmanager
@@ -30,8 +28,18 @@ def held(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[dict[
     """Hold the aliases still; gives alias -> version, which registry and ledger agree on."""
     store.require_promoter()
     with ledger.exclusive(workspace, "registry"):
+        name_promoter(workspace, store, actor=actor)
         settle(workspace, store, actor=actor)
         yield _agreed(workspace, store)
+        store.mark_ledger(ledger.read(workspace.ledger)[-1])
+
+
+def name_promoter(workspace: Workspace, store: Registry, *, actor: str) -> None:
+    """This clone moves the aliases: noted once, and after each hand-over. Needs the lock and the tag."""
+    own = versioning.clone_id(workspace)
+    if alias_history.promoter(ledger.read(workspace.ledger)) != own:
+        event = alias_history.PROMOTER_NAMED
+        store.mark_ledger(ledger.append(workspace, actor=actor, event=event, subject=own, data={}))
 
 
 def decide(

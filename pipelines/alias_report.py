@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines import alias_history, ledger, params, registry
-from pipelines.alias_moves import ALIASES
+from pipelines.alias_history import ALIASES
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 

@@ -46,6 +46,7 @@ def run(workspace: Workspace) -> list[str]:
     store = registry.connect(workspace)
     store.require_promoter()
     with ledger.exclusive(workspace, "registry"):
+        alias_moves.name_promoter(workspace, store, actor=ACTOR)
         settled = alias_moves.settle(workspace, store, actor=ACTOR)
         done = [f"{_words(move)}: {'given up' if end == ABANDONED else 'finished'}" for move, end in settled]
         done += alias_moves.put_back(workspace, store, actor=ACTOR)

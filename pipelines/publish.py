@@ -1,7 +1,7 @@
 """Publish: the page that a reviewer decides by, kept beside the model in MLflow.
 
 Reads   reports/, models/, the tables and shards, videos/, both versions' packages, git
-Writes  reports/report.html and its pictures; the same files with the version's run
+Writes  reports/report.html and its pictures; ledger event ``published``; the same files with the version's run
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines import frames, gate, lineage
+from pipelines import frames, gate, ledger, lineage
 from pipelines.errors import LclscError, OutsideSystemError
 from pipelines.evidence import diff
 from pipelines.files import read_json, sha256_file, write_bytes, write_json, write_text
@@ -62,7 +62,13 @@ def run(
     )
     write_text(workspace.report_page, page.build_page(facts))
     pictures = (workspace.confusion_picture, workspace.saliency_picture)
-    store.log_artifacts(version.run_id, (workspace.report_page, workspace.predictions, *pictures))
+    kept = (workspace.report_page, workspace.predictions, *pictures)
+    files = {path.name: sha256_file(path) for path in kept}
+    noted = ledger.append(
+        workspace, actor="publish", event="published", subject=f"version {version.version}", data={"files": files}
+    )
+    store.mark_ledger(noted)
+    store.log_artifacts(version.run_id, kept)
     return workspace.report_page
 
 

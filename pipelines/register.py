@@ -102,10 +102,10 @@ def promote(workspace: Workspace, params: Params, number: str, *, to_champion: b
     decision = _judge(
         workspace, params, store, version, version.tags[registry.KEY], actor="promote", to_champion=to_champion
     )
-    versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
-    versioning.push_commits(workspace)
     now = store.version(number) or version
     page = publish.run(workspace, params, store, now, decision, {}) if publish.is_built_here(workspace, now) else None
+    versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
+    versioning.push_commits(workspace)
     return decision | {"version": number, "aliases": list(now.aliases), "page": page and str(page)}
 
 

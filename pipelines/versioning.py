@@ -82,6 +82,12 @@ def find_commit(workspace: Workspace, revision: str) -> str | None:
     return found.decode().strip() if found else None
 
 
+def is_held(workspace: Workspace, commit: str) -> bool:
+    """Is the commit in the history of HEAD, a branch or a tag? What is in none is dropped by git some day."""
+    held_by_head = _git_done(workspace, "merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
+    return held_by_head or bool(_git_bytes(workspace, "for-each-ref", "--count=1", "--contains", commit))
+
+
 def file_at(workspace: Workspace, commit: str, path: str) -> bytes | None:
     """A file's bytes as committed; None where the commit has none."""
     return _git_bytes(workspace, "cat-file", "blob", f"{commit}:{path}")

@@ -22,7 +22,7 @@ from pipelines.evidence.check import Problem as Problem
 from pipelines.evidence.commit import Commit, history
 from pipelines.evidence.copy_checks import check_copies
 from pipelines.evidence.data_checks import check_data
-from pipelines.evidence.ledger_checks import check_aliases, check_ledger, entries_of
+from pipelines.evidence.ledger_checks import check_aliases, check_ledger, check_marks, entries_of
 from pipelines.evidence.object_checks import Sample, check_objects, check_places
 from pipelines.evidence.pixel_checks import check_pixels
 from pipelines.evidence.registry_checks import check_registry
@@ -52,6 +52,7 @@ class Snapshot:
     versions: list[Version]  # that are complete, oldest first
     entries: list[Entry]
     aliases: dict[str, str]
+    marks: dict[str, str]  # tags of the model itself
     moving: bool  # somebody was at work on aliases all the while
     busy: bool  # somebody holds the workspace
 
@@ -110,6 +111,7 @@ def _snapshot(workspace: Workspace, stack: ExitStack) -> Snapshot:
         return Snapshot(
             store=store,
             versions=[version for version in store.versions() if version.complete] if store else [],
+            marks=store.marks() if store else {},  # before the ledger: they may speak of no line that is not read yet
             entries=entries_of(workspace),
             aliases=store.aliases() if store else {},
             moving=not still,
@@ -150,6 +152,8 @@ def _workspace_checks(workspace: Workspace, snapshot: Snapshot) -> Iterator[Chec
     changed = versioning.changed_files(workspace, OWN_FILES)
     edits = (Problem(object=path, expected="as committed", found="changed", unknown=snapshot.busy) for path in changed)
     yield from checked("clean", "tables, parameters, code digests", edits)
+    if snapshot.versions:
+        yield from check_marks(snapshot.entries, snapshot.marks, moving=snapshot.moving)
     if snapshot.store:
         unnoted = _unnoted(snapshot.versions, snapshot.entries)
         yield from checked("versions_noted", "versions in the registry", unnoted)

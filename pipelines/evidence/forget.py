@@ -26,9 +26,6 @@ from pipelines.registry import Registry
 from pipelines.shards import ShardIndex
 from pipelines.workspace import Workspace
 
-PICTURES = ("report.html", "saliency_sheet.png")
-"""Kept with a run, and showing frames of its test patients."""
-
 WITH_PIXELS = ("scores", "observed", "ray", "reproduce", "packages")
 """Folders of .state that hold frames, maps of them, or what was computed frame by frame; all can be made again."""
 
@@ -132,9 +129,11 @@ def _mark(workspace: Workspace, patient_id: str, versions: Iterable[str]) -> dic
             patients = sorted({*filter(None, version.tags.get("withdrawn", "").split(",")), patient_id})
             store.set_version_tag(number, "withdrawn", ",".join(patients))
             _remove_pictures(store, version.run_id)
+    if store.is_promoter():
+        store.mark_ledger(entries_of(workspace)[-1])
     return {alias: number for alias, number in sorted(store.aliases().items()) if number in numbers}
 
 
 def _remove_pictures(store: Registry, run_id: str) -> None:
-    for name in PICTURES:
+    for name in withdrawals.PICTURES:
         store.delete_artifact(run_id, name)

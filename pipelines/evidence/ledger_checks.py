@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines import ledger, versioning
-from pipelines.alias_history import breaks, last_words, open_moves
+from pipelines.alias_history import ALIASES, breaks, last_words, open_moves, promoter
 from pipelines.errors import StageError
 from pipelines.evidence import verify
 from pipelines.evidence.check import Check, Problem, checked, differing
+from pipelines.files import sha256_bytes
 from pipelines.ledger import Entry
+from pipelines.registry import LEDGER_HEAD, PROMOTER
 from pipelines.workspace import Workspace
 
 
@@ -63,7 +65,7 @@ def _alias_problems(entries: Sequence[Entry], aliases: Mapping[str, str], *, mov
         words = f"version {move.after or 'none'} intended at line {move.decision or '?'} and not done"
         yield Problem(object=f"alias {move.alias}", expected="a finished move", found=words, unknown=moving)
     words_of = last_words(entries)
-    for alias in sorted((words_of.keys() | aliases.keys()) - pending):
+    for alias in sorted({*ALIASES, *words_of} - pending):
         yield from differing(f"alias {alias}", words_of.get(alias), aliases.get(alias))
 
 
@@ -71,3 +73,30 @@ def _history_problems(entries: Sequence[Entry]) -> Iterator[Problem]:
     for entry, before in breaks(entries):
         where = f"alias {entry.data['alias']}, ledger line {entry.seq}"
         yield from differing(where, before or "no version before", entry.data["from"] or "no version before")
+
+
+def check_marks(entries: Sequence[Entry], marks: Mapping[str, str], *, moving: bool) -> Iterator[Check]:
+    """What the registry holds of the ledger: a ledger that was rewritten with all of git is not the one it knew."""
+    yield from checked("promoter", "who moves aliases", _promoter_problems(entries, marks))
+    yield from checked(
+        "ledger_anchored", "the ledger, as the registry knew it", _anchor_problems(entries, marks, moving)
+    )
+
+
+def _promoter_problems(entries: Sequence[Entry], marks: Mapping[str, str]) -> Iterator[Problem]:
+    named, tag = promoter(entries), f"tag {PROMOTER} of the model"
+    if named is None:
+        yield Problem(object=tag, expected="noted in the ledger", found="never noted", unknown=True)
+    else:
+        yield from differing(tag, named, marks.get(PROMOTER))
+
+
+def _anchor_problems(entries: Sequence[Entry], marks: Mapping[str, str], moving: bool) -> Iterator[Problem]:
+    known = marks.get(LEDGER_HEAD)
+    if known is None:
+        expected, found = "line and hash of the ledger", "missing"
+        yield Problem(object=f"tag {LEDGER_HEAD} of the model", expected=expected, found=found, unknown=moving)
+        return
+    number, _, expected = known.partition(" ")
+    line = {str(entry.seq): sha256_bytes(entry.line()) for entry in entries}.get(number)
+    yield from differing(f"ledger line {number}, by the tag {LEDGER_HEAD} of the model", expected, line)

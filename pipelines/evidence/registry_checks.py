@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines import alias_history, keys, lineage, promotion
+from pipelines.evidence import withdrawals
 from pipelines.evidence.check import Check, Problem, checked, differing
 from pipelines.evidence.commit import Commit
 from pipelines.files import canonical_json, md5_bytes, sha256_bytes
@@ -37,6 +38,7 @@ def check_registry(
     yield from checked("tags", name, sure(_tag_problems(store, version, run, record, commit, again)))
     yield from checked("metrics_logged", name, sure(_logged_problems(run, record)))
     yield from checked("files_kept", name, sure(_kept_problems(store, run, commit, is_newest=not again)))
+    yield from checked("page_kept", name, sure(_page_problems(store, version, run, entries)))
     yield from checked("gate_evidence", name, sure(_gate_problems(store, version, run, entries)))
 
 
@@ -115,6 +117,20 @@ def _kept_problems(store: Registry, run: Run, commit: Commit, *, is_newest: bool
         content = store.artifact(run, name)
         recorded = commit.outs.get(path, {}).get("md5")
         yield from differing(f"{name} of run {run.run_id}", recorded, content and md5_bytes(content))
+
+
+def _page_problems(store: Registry, version: Version, run: Run, entries: Sequence[Entry]) -> Iterator[Problem]:
+    """The page and the pictures that a reviewer decided by; without those that a withdrawal took away."""
+    name = f"version {version.version}"
+    page = next((entry for entry in reversed(entries) if (entry.event, entry.subject) == ("published", name)), None)
+    if page is None:
+        yield Problem(object=f"page of {name}", expected="noted in the ledger", found="never noted", unknown=True)
+        return
+    gone = version.version in withdrawals.of(entries[page.seq :]).versions
+    for file, sha256 in page.data["files"].items():
+        kept = store.artifact(run, file)
+        expected = None if gone and file in withdrawals.PICTURES else sha256
+        yield from differing(f"{file} of run {run.run_id}", expected, kept and sha256_bytes(kept))
 
 
 def _gate_problems(store: Registry, version: Version, run: Run, entries: Sequence[Entry]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipelines import lineage
+from pipelines import lineage, versioning
 from pipelines.errors import LclscError
 from pipelines.evidence import verify
 from pipelines.evidence.check import Check, Problem, checked, differing
@@ -138,6 +138,9 @@ def _weight_problems(
 def _commit_problems(record: dict[str, Any], commit: Commit) -> Iterator[Problem]:
     """The commit's files are the recorded inputs."""
     yield from differing("git_commit", record["git_commit"], commit.sha)
+    if not versioning.is_held(commit.workspace, commit.sha):
+        expected = "in the history of HEAD, a branch or a tag"
+        yield Problem(object=f"commit {commit.sha[:12]}", expected=expected, found="in none: git will drop it")
     if record["dvc_lock"] != commit.lock:
         yield Problem(
             object="dvc.lock", expected="as recorded", found=_first_difference(record["dvc_lock"], commit.lock)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from pipelines.ledger import Entry
 
+PICTURES = ("report.html", "saliency_sheet.png")
+"""Kept with a run, and showing frames of its test patients."""
+
 
 @dataclass(frozen=True)
 class Withdrawn:

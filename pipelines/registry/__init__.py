@@ -7,6 +7,8 @@ from pipelines.registry.database import ensure_database, is_embedded, rebase, tr
 from pipelines.registry.store import (
     COMPLETE,
     KEY,
+    LEDGER_HEAD,
+    PROMOTER,
     Registry,
     Run,
     Submission,
@@ -19,6 +21,8 @@ from pipelines.registry.store import (
 __all__ = [
     "COMPLETE",
     "KEY",
+    "LEDGER_HEAD",
+    "PROMOTER",
     "Registry",
     "Run",
     "Submission",

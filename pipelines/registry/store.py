@@ -20,8 +20,8 @@ from typing import Any
 from pipelines import lineage, settings, versioning
 from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import TEMPORARY_PREFIX, canonical_json, sha256_file
-from pipelines.ledger import exclusive
+from pipelines.files import TEMPORARY_PREFIX, canonical_json, sha256_bytes, sha256_file
+from pipelines.ledger import Entry, exclusive
 from pipelines.params import flat
 from pipelines.registry import database
 from pipelines.registry.client import Client, process_address, translated
@@ -30,6 +30,8 @@ from pipelines.workspace import Workspace
 KEY = "retrain.key"
 COMPLETE = "registration"
 PROMOTER = "promoting_workspace"
+LEDGER_HEAD = "ledger_head"
+"""Number and SHA-256 of the ledger's line that was the last when an alias was decided on: outside of git's reach."""
 EPOCH = "epoch"
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100  # MLflow's limits of one log_batch
 DATASET_DIGEST_CHARACTERS = 36  # width of MLflow's column; the full hash stands in the lineage
@@ -122,9 +124,12 @@ def read_only(workspace: Workspace, name: str) -> Iterator[Registry | None]:
 
         with database.private_copy(workspace) as copy:
             uri = f"sqlite:///{copy}"
-            with translated("to open mlflow.db"):
-                client = Client(MlflowClient(uri))
-            yield Registry(workspace=workspace, name=name, uri=uri, client=client)
+            try:
+                with translated("to open mlflow.db"):
+                    client = Client(MlflowClient(uri))
+                yield Registry(workspace=workspace, name=name, uri=uri, client=client)
+            finally:
+                database.let_go(uri)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,6 +428,14 @@ class Registry:
         if not models:
             return {}
         return {alias: str(number) for alias, number in self.client.get_registered_model(self.name).aliases.items()}
+
+    def marks(self) -> dict[str, str]:
+        """Tags of the model itself: who moves its aliases, how far the ledger was. None before the first version."""
+        models = self.client.search_registered_models(f"name = '{self.name}'")
+        return dict(models[0].tags) if models else {}
+
+    def mark_ledger(self, last: Entry) -> None:
+        self.client.set_registered_model_tag(self.name, LEDGER_HEAD, f"{last.seq} {sha256_bytes(last.line())}")
 
     def is_promoter(self) -> bool:
         """May this workspace move aliases? One does, and its ledger says when."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.line import Line, draw_batches, micro_workspace
@@ -33,3 +34,11 @@ def built(taken_in: Line, tmp_path_factory: pytest.TempPathFactory) -> Line:
     report = line.json("retrain")
     assert report["status"] == "registered"
     return line
+
+
+@pytest.fixture(scope="session")
+def grown(built: Line, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, Any]:
+    """A copy after the second batch and its retrain, whose report comes along: copy it, do not change it."""
+    line = built.copy(tmp_path_factory.mktemp("grown") / "workspace")
+    assert line.json("intake", str(phantoms / "more"))["patients"] == {"train": 3}
+    return line, line.json("retrain")

@@ -76,6 +76,25 @@ def test_a_mutation_is_found_and_named(built: Line, tmp_path: Path, seed: int) -
     assert [check for check in failed if mutation.object in check.object or mutation.object in check.found], mutation
 
 
+def test_an_alias_that_a_user_set_is_the_users(built: Line, tmp_path: Path) -> None:
+    line = built.copy(tmp_path / "workspace")
+    registry.connect(Workspace(line.root)).set_alias("in-the-reading-room", "1")
+    assert audited(line.root).verdict == "pass"
+    assert audit.run(Workspace(line.root), ["@in-the-reading-room"], sample=Sample(), record=False).targets == [
+        "version 1"
+    ]
+
+
+def test_many_audits_leave_no_open_database_behind(built: Line) -> None:
+    """MLflow keeps an engine for every address it opened, and each audit's copy has its own."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    before = len(SqlAlchemyStore._engine_map)
+    for _ in range(3):
+        audited(built.root)
+    assert len(SqlAlchemyStore._engine_map) == before
+
+
 @pytest.fixture
 def read_only(built: Line, tmp_path: Path) -> Iterator[Path]:
     """A moved copy whose files nobody may write, as on a medium or a snapshot."""

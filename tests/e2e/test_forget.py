@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from e2e.line import Line
 
 from pipelines import ledger
-from pipelines.evidence import forget
+from pipelines.evidence import audit, forget
+from pipelines.evidence.object_checks import Sample
 from pipelines.serving import Terms
 from pipelines.serving.candidate import Source
 from pipelines.workspace import Workspace
@@ -20,20 +22,40 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def patient(built: Line) -> tuple[str, str, bytes]:
-    """(pseudonym, video id, bytes of the video) of somebody in the test split, whom the report page shows."""
+def patient(built: Line) -> tuple[str, str]:
+    """(pseudonym, video id) of somebody in the test split, whom the report page shows."""
     rows = list(csv.DictReader(io.StringIO((built.root / "data" / "test.csv").read_text())))
-    video_id = rows[0]["video_id"]
-    return rows[0]["patient_id"], video_id, next((built.root / "videos").glob(f"{video_id}*")).read_bytes()
+    return rows[0]["patient_id"], rows[0]["video_id"]
 
 
 @pytest.fixture(scope="module")
-def forgotten(built: Line, patient: tuple[str, str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Line:
+def forgotten(built: Line, patient: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Line:
     line = built.copy(tmp_path_factory.mktemp("forgotten") / "workspace")
     report = line.json("forget", patient[0], "--yes")
     assert (report["patient_id"], report["versions"], report["aliases"]) == (patient[0], ["1"], {"champion": "1"})
     assert report["objects"] > 0
     return line
+
+
+def _held(root: Path, video_id: str, chunks: list[bytes]) -> list[Path]:
+    """Files of the patient's, found by what is in them: bytes of their files, or rows of their frames."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return [path for path in files if any(map(path.read_bytes().__contains__, chunks)) or _is_frames_of(path, video_id)]
+
+
+def _chunks(root: Path, video_id: str) -> list[bytes]:
+    """Of the video, its shard and its mask's."""
+    return [
+        _chunk(path)
+        for folder in ("videos", "data/frames", "data/masks")
+        for path in (root / folder).glob(f"{video_id}*")
+    ]
+
+
+def _chunk(path: Path) -> bytes:
+    """512 bytes from the middle of a file."""
+    content = path.read_bytes()
+    return content[len(content) // 2 :][:512]
 
 
 def _is_frames_of(path: Path, video_id: str) -> bool:
@@ -45,25 +67,17 @@ def _is_frames_of(path: Path, video_id: str) -> bool:
     return "image" in table.column_names and video_id in set(table["video_id"].to_pylist())
 
 
-def test_no_byte_of_the_patients_frames_is_found(built: Line, forgotten: Line, patient: tuple[str, str, bytes]) -> None:
-    _, video_id, video = patient
-    chunk = video[len(video) // 2 :][:512]
-    held = {
-        root: [
-            path
-            for path in root.rglob("*")
-            if path.is_file() and (chunk in path.read_bytes() or _is_frames_of(path, video_id))
-        ]
-        for root in (built.root, forgotten.root)
-    }
-    assert len(held[built.root]) >= 6  # video and shard: in the workspace, in the cache, in a remote
-    assert held[forgotten.root] == []
+def test_no_byte_of_the_patients_frames_is_found(built: Line, forgotten: Line, patient: tuple[str, str]) -> None:
+    _, video_id = patient
+    chunks = _chunks(built.root, video_id)
+    assert len(_held(built.root, video_id, chunks)) >= 6  # video and shard: in the workspace, in the cache, in a remote
+    assert _held(forgotten.root, video_id, chunks) == []
     assert not list(forgotten.root.glob("mlartifacts/*/artifacts/report.html"))
     assert not (forgotten.root / "reports" / "saliency_sheet.png").exists()
 
 
 def test_a_version_that_saw_the_patient_fails_by_that_and_nothing_else(
-    forgotten: Line, patient: tuple[str, str, bytes]
+    forgotten: Line, patient: tuple[str, str]
 ) -> None:
     report = forgotten.json("audit", "1", expect=1)
     assert {check["name"] for check in report["checks"] if check["verdict"] != "pass"} == {"withdrawn"}
@@ -84,7 +98,7 @@ def test_the_data_without_the_patient_audits_clean_and_is_what_is_trained_next(f
     assert "extract" in forgotten.json("retrain", "--dry-run", expect=0)["stale"]
 
 
-def test_forgetting_again_finishes_and_adds_nothing(forgotten: Line, patient: tuple[str, str, bytes]) -> None:
+def test_forgetting_again_finishes_and_adds_nothing(forgotten: Line, patient: tuple[str, str]) -> None:
     before = ledger.read(forgotten.root / "ledger.jsonl")
     assert forget.run(Workspace(forgotten.root), patient[0]).objects == 0
     assert ledger.read(forgotten.root / "ledger.jsonl") == before
@@ -100,3 +114,26 @@ def test_gc_keeps_what_registered_versions_need(built: Line, tmp_path: Path) -> 
     line.json("gc", "--remotes")
     assert not stray.exists()
     assert line.json("audit", "--all")["verdict"] == "pass"
+
+
+def test_of_two_versions_only_the_one_made_with_the_patient_suffers(
+    built: Line, grown: tuple[Line, Any], tmp_path: Path
+) -> None:
+    """The second batch's patients were in version 2's training; version 1 never held them."""
+    line = grown[0].copy(tmp_path / "workspace")
+    known = {path.name for path in (built.root / "videos").iterdir()}
+    video_id = next(path.stem for path in (line.root / "videos").iterdir() if path.name not in known)
+    patient_id = line.json("trace", "video", video_id)["patients"][0]
+    chunks = _chunks(line.root, video_id)
+    assert len(_held(line.root, video_id, chunks)) >= 6
+    report = line.json("forget", patient_id, "--yes")
+    assert (report["versions"], report["aliases"]) == (["2"], {"challenger": "2"})
+    assert _held(line.root, video_id, chunks) == []
+    assert _not_passed(line, "1") == set()
+    assert _not_passed(line, "2") == {("withdrawn", "fail")}
+    assert line.json("reproduce", "2", expect=3)["error"]["code"] == "withdrawn"
+
+
+def _not_passed(line: Line, version: str) -> set[tuple[str, str]]:
+    report = audit.run(Workspace(line.root), [version], sample=Sample(), record=False)
+    return {(check.name, check.verdict) for check in report.checks if check.verdict != "pass"}

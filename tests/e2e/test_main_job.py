@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import leaks
@@ -78,11 +79,8 @@ def test_no_raw_identity_leaves_intake(built: Line) -> None:
     assert leaks.found(built.root, ["PHANTOM-GLI-", "PHANTOM-HEA-", "PHANTOM-MEN-"], zone=zone) == []
 
 
-def test_new_patients_make_a_challenger_and_only_they_are_decoded(built: Line, phantoms: Path, tmp_path: Path) -> None:
-    line = built.copy(tmp_path / "workspace")
-    manifest = phantoms / "more" / "manifest.csv"
-    assert line.json("intake", str(manifest.parent))["patients"] == {"train": 3}
-    report = line.json("retrain")
+def test_new_patients_make_a_challenger_and_only_they_are_decoded(grown: tuple[Line, Any], tmp_path: Path) -> None:
+    line, report = grown[0].copy(tmp_path / "workspace"), grown[1]
     assert {name: report["stages"]["extract"][name] for name in ("new", "reused", "removed")} == {
         "new": 3,
         "reused": 15,

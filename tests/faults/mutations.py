@@ -199,9 +199,9 @@ def _weights(root: Path, chance: random.Random) -> Mutation:
     return Mutation("replaced weights", "model.safetensors")
 
 
-def _of_run(change: Callable[[Path, random.Random], None]) -> Mutator:
+def _of_run(change: Callable[[Path, random.Random], None], names: tuple[str, ...]) -> Mutator:
     def mutator(root: Path, chance: random.Random) -> Mutation:
-        name = chance.choice(RUN_FILES)
+        name = chance.choice(names)
         (victim,) = root.glob(f"mlartifacts/*/artifacts/{name}")
         change(victim, chance)
         return Mutation(f"{change.__name__.strip('_')} a file kept with the run", name)
@@ -283,6 +283,46 @@ def _rechained(lines: list[bytes], chance: random.Random) -> None:
         prev = hashlib.sha256(lines[number]).hexdigest()
 
 
+# --- git ---------------------------------------------------------------------------------------------
+
+
+def _ledger_rewritten_with_git(root: Path, chance: random.Random) -> Mutation:
+    """A forged line, every hash after it repaired, and a last commit that has never held another ledger."""
+    _ledger(_rechained)(root, chance)
+    _git(root, "update-index", "ledger.jsonl")
+    _rewrite_last_commit(root, parents=["-p", "HEAD~1"])
+    return Mutation("ledger: rewritten with git", "ledger line")
+
+
+def _history_dropped(root: Path, _: random.Random) -> Mutation:
+    """All files as they are, in one commit without a past."""
+    built = json.loads((_package(root) / "lineage.json").read_bytes())["git_commit"]
+    _rewrite_last_commit(root, parents=[])
+    return Mutation("git: history dropped", f"commit {built[:12]}")
+
+
+def _rewrite_last_commit(root: Path, *, parents: list[str]) -> None:
+    """By plumbing: a commit by hand would write into git's logs, which are not the copy's own."""
+    tree = _git(root, "write-tree")
+    commit = _git(
+        root, "-c", "user.name=forger", "-c", "user.email=f@example.org", "commit-tree", tree, *parents, "-m", "x"
+    )
+    replace(root / ".git" / _git(root, "symbolic-ref", "HEAD"), f"{commit}\n".encode())
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _git_object(root: Path, chance: random.Random) -> Mutation:
+    names = sorted(line.split()[0] for line in _git(root, "rev-list", "--objects", "--all").splitlines())
+    name = chance.choice(names)  # what no commit reaches is nobody's evidence
+    victim = root / ".git" / "objects" / name[:2] / name[2:]
+    chance.choice((_flip, _truncate, _delete))(victim, chance)
+    return Mutation("a damaged object of git", name)
+
+
 # --- the registry ----------------------------------------------------------------------------------
 
 
@@ -317,6 +357,19 @@ def _tag_of(table: str, carrier: str) -> Mutator:
         else:
             _execute(root, f"DELETE FROM {table} WHERE {_key(table)} = ?", name)
         return Mutation(f"tag {name} of the {carrier}", f"tag {name} of ")
+
+    return mutator
+
+
+def _mark(name: str) -> Mutator:
+    """A tag of the registered model itself."""
+
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        if chance.random() < 0.5:
+            _execute(root, "UPDATE registered_model_tags SET value = ? WHERE key = ?", f"{chance.random()}", name)
+        else:
+            _execute(root, "DELETE FROM registered_model_tags WHERE key = ?", name)
+        return Mutation(f"tag {name} of the model", f"tag {name} of the model")
 
     return mutator
 
@@ -362,16 +415,6 @@ def _any_key(root: Path, table: str, chance: random.Random) -> str:
         return str(chance.choice(sorted(row[0] for row in database.execute(f"SELECT DISTINCT key FROM {table}"))))
 
 
-def _git_object(root: Path, chance: random.Random) -> Mutation:
-    listed = subprocess.run(
-        ["git", "-C", str(root), "rev-list", "--objects", "--all"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    names = sorted(line.split()[0] for line in listed)  # what no commit reaches is nobody's evidence
-    victim = root / ".git" / "objects" / (name := chance.choice(names))[:2] / name[2:]
-    chance.choice((_flip, _truncate, _delete))(victim, chance)
-    return Mutation("a damaged object of git", name)
-
-
 TAGS = (
     "retrain.key",
     "train.key",
@@ -396,6 +439,7 @@ OWN_FILES = (
     ".dvc/config",
 )
 RUN_FILES = ("lineage.json", "gate.json", "extract.json", "train.json", "evaluate.json", "predictions.parquet")
+PAGE_FILES = ("report.html", "saliency_sheet.png", "confusion_matrix.svg")
 STORES = (".dvc/cache", "remotes/storage", "remotes/identified")
 
 MUTATORS: dict[str, Mutator] = {
@@ -412,7 +456,8 @@ MUTATORS: dict[str, Mutator] = {
     "package added": _package_added,
     "package swapped": _packages_swapped,
     "weights": _weights,
-    **{f"run {change.__name__}": _of_run(change) for change in (_flip, _truncate, _delete)},
+    **{f"run {change.__name__}": _of_run(change, RUN_FILES) for change in (_flip, _truncate, _delete)},
+    **{f"page {change.__name__}": _of_run(change, PAGE_FILES) for change in (_flip, _truncate, _delete)},
     **{f"cell {name}": _cell(name) for name in ("manifest.csv", "splits.csv", "provenance.csv")},
     **{f"reorder {name}": _reorder(name) for name in ("manifest.csv", "splits.csv", "provenance.csv")},
     **{
@@ -424,12 +469,16 @@ MUTATORS: dict[str, Mutator] = {
         f"ledger {change.__name__}": _ledger(change)
         for change in (_line_deleted, _lines_swapped, _line_edited, _rechained)
     },
+    "ledger rewritten with git": _ledger_rewritten_with_git,
     "git object": _git_object,
+    "git history dropped": _history_dropped,
     "alias moved": _alias_moved,
     "alias deleted": _alias_deleted,
     "version tag": _version_tag,
     "run tag": _tag_of("tags", "run"),
     "model tag": _tag_of("logged_model_tags", "model"),
+    "mark promoting_workspace": _mark("promoting_workspace"),
+    "mark ledger_head": _mark("ledger_head"),
     "param": _param,
     "metric": _metric,
     "model exchanged": _model_exchanged,
