@@ -54,7 +54,8 @@ def audit(
 
 
 def _print_audit(report: dict[str, Any]) -> None:
-    colours = {"pass": "green", "fail": "red", "unknown": "yellow"}
+    colours = {"pass": "green", "unknown": "yellow", "fail": "red"}
+    worst_last = sorted(report["checks"], key=lambda check: list(colours).index(check["verdict"]))
     rows = [
         (
             f"[{colours[check['verdict']]}]{check['verdict']}[/]",
@@ -63,12 +64,14 @@ def _print_audit(report: dict[str, Any]) -> None:
             check["expected"],
             check["found"],
         )
-        for check in report["checks"]
+        for check in worst_last
     ]
     console.out.print(
         console.table("Audit of " + ", ".join(report["targets"]), ("", "check", "object", "expected", "found"), rows)
     )
-    console.out.print(f"verdict: [bold {colours[report['verdict']]}]{report['verdict']}[/]")
+    open_ones = [check["name"] for check in report["checks"] if check["verdict"] != "pass"]
+    told = f": {len(open_ones)} of {len(rows)}, {', '.join(dict.fromkeys(open_ones))}" if open_ones else ""
+    console.out.print(f"verdict: [bold {colours[report['verdict']]}]{report['verdict']}[/]{told}")
 
 
 def trace(

@@ -99,4 +99,5 @@ def _anchor_problems(entries: Sequence[Entry], marks: Mapping[str, str], moving:
         return
     number, _, expected = known.partition(" ")
     line = {str(entry.seq): sha256_bytes(entry.line()) for entry in entries}.get(number)
-    yield from differing(f"ledger line {number}, by the tag {LEDGER_HEAD} of the model", expected, line)
+    found = line or "no such line: cut off, or this clone is behind (git pull)"
+    yield from differing(f"ledger line {number}, by the tag {LEDGER_HEAD} of the model", expected, found)

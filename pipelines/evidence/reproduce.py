@@ -9,6 +9,7 @@ The code that runs is the version's own, so a model outlives upgrades of this on
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from pipelines.workspace import Workspace, private_folder, template_file
 
 Start = Literal["extract", "train"]
 STARTS = ("extract", "train")
+OWNER = "owner"
+"""A file in the place that is locked as long as somebody builds there."""
 METRIC_TOLERANCE = 0.02
 """Absolute, on every figure between 0 and 1: other processors round differently and train to other weights."""
 
@@ -82,10 +85,21 @@ def _place(workspace: Workspace, keep: Path | None) -> Iterator[Path]:
         yield private_folder(keep.absolute())
         return
     parent = private_folder(workspace.state / "reproduce")
-    for left in parent.glob(f"{TEMPORARY_PREFIX}*"):  # of a killed one
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=TEMPORARY_PREFIX) as folder:
-        yield Path(folder)
+    with contextlib.ExitStack() as stack:
+        with ledger.exclusive(workspace, "reproduce"):
+            for left in parent.glob(f"{TEMPORARY_PREFIX}*"):
+                _remove_if_left(left)
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=TEMPORARY_PREFIX)))
+            owner = stack.enter_context((place / OWNER).open("w"))
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        yield place
+
+
+def _remove_if_left(place: Path) -> None:
+    """By a killed one, whose lock ended with it; another one may be at work beside this."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), (place / OWNER).open("a") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _rebuild(

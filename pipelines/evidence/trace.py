@@ -59,6 +59,10 @@ WHERE version = ? ORDER BY uses.video_id
 
 def run(workspace: Workspace, kind: str, name: str) -> dict[str, Any]:
     """``trace/1``: what ``name`` is, the videos behind it, and the versions that used them, with their aliases."""
+    if not name:
+        raise WrongUseError(
+            "no_name", f"Which {kind}? None was named.", "Give its id; of a pseudonym or a hash, 8 characters do."
+        )
     with contextlib.closing(index(workspace)) as database:
         return {"schema": "trace/1", "kind": kind} | _ANSWERS[kind](database, name)
 
@@ -223,9 +227,10 @@ def _unique(database: sqlite3.Connection, column: str, prefix: str) -> str:
 
 
 def _nothing(kind: str, name: str) -> WrongUseError:
-    return WrongUseError(
-        f"no_{kind}", f"No {kind} is called {name} here.", "Ids are pseudonyms and hashes; see manifest.csv."
+    where = (
+        "List versions with `lclsc status`." if kind == "model" else "Ids are pseudonyms and hashes; see manifest.csv."
     )
+    return WrongUseError(f"no_{kind}", f"No {kind} is called {name} here.", where)
 
 
 def _rows(database: sqlite3.Connection, query: str, *values: object) -> list[dict[str, Any]]:
