@@ -26,30 +26,27 @@ ALIASES = "select alias, version from registered_model_aliases where name = 'lcl
 
 
 def main() -> None:
-    # Below /tmp: a socket's path is short. And passable: PostgreSQL does not run as root.
+    # Below /tmp, because a socket's path is short; and passable, because PostgreSQL does not run as root.
     with tempfile.TemporaryDirectory(prefix="team-", dir="/tmp") as name, servers.buckets(CHECKPOINTS, OBJECTS):
         place = Path(name)
-        draw_batches(place)
-        alone = taken_in(place, place / "w")
-        say("retraining on this machine alone")
-        assert alone.json("retrain")["status"] == "registered"
+        place.chmod(0o711)
         (place / "hidden").mkdir()
-        with (
-            team(place) as environment,
-            three_nodes(place / "hidden", place / "token") as cluster,
-        ):
+        draw_batches(place)
+        with team(place) as environment, three_nodes(place / "hidden", place / "token") as cluster:
             say("PostgreSQL, Prefect, MLflow, buckets and three Ray nodes are there; retraining on them")
             spread = taken_in(place, place / "hidden" / "w", "--remote", f"s3://{OBJECTS}/clinic")
             _with_origin(spread, place / "origin.git")
             spread.environment |= environment | cluster.environment
             first = cluster.struck_retrain(spread, place / "log")
             assert (first["status"], first["version"], first["aliases"]) == ("registered", "1", ["champion"])
-            same_outputs(spread, alone)
             assert spread.json("retrain")["status"] == "up_to_date"
             _a_colleague_builds_nothing(place, spread)
             _the_servers_hold_it(place, spread)
             _nothing_embedded(spread)
-    say("done: the same bytes, one version, and nothing in the workspace that the servers should hold")
+        say("the same on this machine alone")
+        alone = taken_in(place, place / "w")
+        assert alone.json("retrain")["status"] == "registered"
+        same_outputs(spread, alone)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import yaml
 from e2e.line import Line, draw_batches, micro_workspace
 from e2e.served import Served, served, strangers
 
@@ -92,15 +93,20 @@ def approve(service: Served) -> None:
 
 
 def by_a_worker(service: Served) -> None:
-    """The same prefect.yaml, registered for a work pool: a worker runs what is asked for."""
+    """An entry of prefect.yaml under a name of its own, registered for a work pool: a worker runs what is asked for."""
     line, profile = service.line, ("prefect", "--profile", "lclsc")
     extra = {"PREFECT_HOME": str(service.home), "PREFECT_DEFAULT_WORK_POOL_NAME": "gpu-box", "PWD": str(line.root)}
+    document = yaml.safe_load((line.root / "prefect.yaml").read_text())
+    (entry,) = [entry for entry in document["deployments"] if entry["name"] == "monitor"]
+    document["deployments"] = [entry | {"name": "by-a-worker", "schedules": []}]
+    (line.root / ".state" / "worker.yaml").write_text(yaml.safe_dump(document))
     line.tool(*profile, "work-pool", "create", "gpu-box", "--type", "process", extra=extra)
-    line.tool("prefect", "--no-prompt", *profile[1:], "deploy", "--all", extra=extra)
-    line.tool(*profile, "deployment", "run", "monitor/monitor", "--param", "source=intake", extra=extra)
+    deploy = ("prefect", "--no-prompt", *profile[1:], "deploy", "--all", "--prefect-file", ".state/worker.yaml")
+    line.tool(*deploy, extra=extra)
+    line.tool(*profile, "deployment", "run", "monitor/by-a-worker", "--param", "source=intake", extra=extra)
     line.tool(*profile, "worker", "start", "--pool", "gpu-box", "--run-once", extra=extra)
-    say(f"a worker of the pool gpu-box ran monitor: {service.runs('monitor')}")
-    assert service.runs("monitor") == ["Completed"]
+    service.wait_for(lambda: service.runs("monitor") == ["Completed"], 300)
+    say("a worker of the pool gpu-box ran monitor")
 
 
 def again(line: Line, service: Served) -> None:
