@@ -92,8 +92,8 @@ def run(kind: str, workspace: Path, version: str, usual_seconds: float, seed: in
             _require_stale(workspace, environment)
         if kind == "killed":
             killed_after = random.Random(seed).uniform(0.05, 0.95) * usual_seconds
-            if not _kill(command, killed_after, environment):
-                killed_after = None  # it had ended before: nothing was killed
+            while not _kill(command, killed_after, environment):
+                killed_after /= 2  # it had ended before: the machine is less busy than it was
         started = time.perf_counter()
         done = subprocess.run(_cli(command), env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - started
@@ -116,7 +116,8 @@ def _kill(command: list[str], seconds: float, environment: Mapping[str, str]) ->
         _cli(command), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     time.sleep(seconds)
-    was_at_work = process.poll() is None
+    if process.poll() is not None:
+        return False
     family = [*process.children(recursive=True), process]
     for member in family:
         try:
@@ -124,7 +125,7 @@ def _kill(command: list[str], seconds: float, environment: Mapping[str, str]) ->
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(family, timeout=30)
-    return was_at_work
+    return True
 
 
 def upgraded(folder: Path) -> Path:
