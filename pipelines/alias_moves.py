@@ -31,13 +31,14 @@ def held(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[dict[
         name_promoter(workspace, store, actor=actor)
         settle(workspace, store, actor=actor)
         yield _agreed(workspace, store)
-        store.mark_ledger(ledger.read(workspace.ledger)[-1])
+        if store.marks():
+            store.mark_ledger(ledger.read(workspace.ledger)[-1])
 
 
 def name_promoter(workspace: Workspace, store: Registry, *, actor: str) -> None:
-    """This clone moves the aliases: noted once, and after each hand-over. Needs the lock and the tag."""
+    """This clone moves the aliases, as the model's tag says: noted once, and after each hand-over. Needs the lock."""
     own = versioning.clone_id(workspace)
-    if alias_history.promoter(ledger.read(workspace.ledger)) != own:
+    if store.marks() and alias_history.promoter(ledger.read(workspace.ledger)) != own:
         event = alias_history.PROMOTER_NAMED
         store.mark_ledger(ledger.append(workspace, actor=actor, event=event, subject=own, data={}))
 

@@ -14,6 +14,7 @@ from faults import promotions
 from pipelines import alias_history, alias_moves, alias_report, ledger, promotion, registry, versioning
 from pipelines.errors import LclscError, PromotionError, StageError, WrongUseError
 from pipelines.evidence import verify
+from pipelines.files import sha256_bytes
 from pipelines.workspace import Workspace
 
 WHO = {"by": "Dr. Ada Weber", "reason": "better on the new site"}
@@ -236,6 +237,23 @@ def test_aliases_moved_behind_the_ledger_stop_every_decision(workspace: Workspac
             decide()
     report = alias_report.run(workspace)
     assert report["differences"] == {"champion": {"ledger": "1", "registry": "3"}}
+
+
+def test_before_the_first_version_nobody_is_named(tracked: Workspace) -> None:
+    with alias_moves.held(tracked, registry.connect(tracked, "lclsc"), actor="test") as aliases:
+        assert aliases == {}
+    assert ledger.read(tracked.ledger) == []
+
+
+def test_a_handed_over_registry_names_its_new_promoter_at_the_first_decision(workspace: Workspace) -> None:
+    store = registry.connect(workspace)
+    versioning.git(workspace, "config", "--local", "lclsc.clone", "another")
+    store.client.set_registered_model_tag(store.name, registry.PROMOTER, "another")
+    with alias_moves.held(workspace, store, actor="test"):
+        pass
+    last = ledger.read(workspace.ledger)[-1]
+    assert (last.event, last.subject) == ("promoter_named", "another")
+    assert store.marks()[registry.LEDGER_HEAD] == f"{last.seq} {sha256_bytes(last.line())}"
 
 
 def test_only_the_promoting_workspace_decides(workspace: Workspace) -> None:
