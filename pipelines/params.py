@@ -267,6 +267,8 @@ class PromoteParams(Section):
     """Ceiling on the 95th percentile of one frame's time through the packaged model, on this machine, one thread."""
     max_memory_mib: Positive | None
     """Ceiling on the memory of a process that serves the packaged model."""
+    min_seeds: Annotated[int, Field(ge=2)] | None
+    """Trainings that differ by train.seed alone, the version's among them, that must hold its floor and margin."""
     max_looks: Count
     """Versions judged on one set of test videos, above which the page warns: each look wears the set out."""
     envelope: EnvelopeParams

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.gate import envelope, frames, influence, intervals, measured, quality, subgroups
+from pipelines.gate import envelope, frames, influence, intervals, measured, quality, seeds, subgroups
 from pipelines.gate import evidence as proof
 from pipelines.gate.clause import Clause, Verdict, worst
 from pipelines.gate.contestant import Contestant
@@ -47,10 +47,16 @@ def decide(
     champion: Contestant | None,
     test: pd.DataFrame,
     evidence: Evidence,
+    siblings: Sequence[Contestant] = (),
 ) -> GateResult:
-    """Judge by every clause. ``test`` lists the current test videos: video_id, patient_id, label, site, domain."""
+    """Judge by every clause. ``test`` lists the current test videos: video_id, patient_id, label, site, domain.
+
+    ``siblings`` were trained as the challenger was, but for the seed.
+    """
     groups = subgroups.table(policy, challenger, champion, test)
     clauses = list(_clauses(policy, challenger, champion, test, evidence, groups))
+    if policy.min_seeds is not None:
+        clauses.append(seeds.clause(policy, policy.min_seeds, [challenger, *siblings], champion, test))
     found = _result(policy, clauses, challenger.name, champion.name if champion else None)
     return replace(found, subgroups=groups, influence=influence.table(policy, challenger, champion, test))
 

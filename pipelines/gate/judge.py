@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipelines import frames, ledger, manifest, versioning
+from pipelines import frames, ledger, lineage, manifest, versioning
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import Target, check_target
@@ -25,7 +25,7 @@ from pipelines.evidence.check import Check, Problem, checked, differing, guarded
 from pipelines.evidence.commit import Commit
 from pipelines.evidence.ledger_checks import check_ledger, entries_of
 from pipelines.files import md5_bytes
-from pipelines.gate import decision, looks, measured, serving_cost
+from pipelines.gate import decision, looks, measured, seeds, serving_cost
 from pipelines.gate.contestant import Contestant, contestant
 from pipelines.gate.evidence import Evidence
 from pipelines.manifest import Video
@@ -62,7 +62,14 @@ def judge(workspace: Workspace, params: Params, store: Registry, version: Versio
     theirs = _contestant(workspace, rival, store.download(rival), test) if rival else None
     if measured.asked(params.promote):
         evidence = _with_cost(evidence, package)
-    result = decision.decide(params.promote, challenger=mine, champion=theirs, test=test, evidence=evidence)
+    result = decision.decide(
+        params.promote,
+        challenger=mine,
+        champion=theirs,
+        test=test,
+        evidence=evidence,
+        siblings=_siblings(workspace, store, version, test) if params.promote.min_seeds is not None else (),
+    )
     sides = {
         "challenger": _side(version, decision.figures(mine, test, params.promote)),
         "champion": _side(rival, decision.figures(theirs, test, params.promote)) if rival and theirs else None,
@@ -74,6 +81,14 @@ def _contestant(workspace: Workspace, version: Version, package: Path, test: pd.
     files = workspace.video_files()
     videos = {video_id: files[video_id] for video_id in test.video_id}
     return contestant(_name(version), package, videos, workspace.state / "scores")
+
+
+def _siblings(workspace: Workspace, store: Registry, version: Version, test: pd.DataFrame) -> list[Contestant]:
+    others = {one.version: one for one in store.versions() if one.complete and one.version != version.version}
+    packages = {name: store.download(one) for name, one in others.items()}
+    records = {name: lineage.read(package) for name, package in packages.items()}
+    names = seeds.siblings(lineage.read(store.download(version)), records)
+    return [_contestant(workspace, others[name], packages[name], test) for name in names]
 
 
 def _side(version: Version, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gate_cases import (
 
 from pipelines import gate
 from pipelines.evidence.check import Check
-from pipelines.gate import looks
+from pipelines.gate import looks, seeds
 from pipelines.gate.clause import worst
 from pipelines.gate.evidence import Served
 from pipelines.ledger import Entry
@@ -363,6 +363,53 @@ def test_a_subgroup_with_one_patient_of_a_class_has_no_bounds() -> None:
     test.loc[0, "site"] = "elsewhere"
     alone = next(group for group in decide(contestant(test), None, test).subgroups if group.name == "elsewhere")
     assert (alone.patients, alone.interval) == (1, None)
+
+
+# --- several seeds ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrongs", "verdict", "words"),
+    [
+        ((), "undecided", "2 more are asked"),
+        ((1, 1), "passed", "Of 3 trainings"),
+        ((1,), "undecided", "1 more is asked"),
+        ((1, 4), "refused", "reaches macro-F1 0.600"),
+        ((2, 2), "refused", "loses 0.100 against"),
+    ],
+)
+def test_other_seeds_must_hold_floor_and_margin_too(wrongs: tuple[int, ...], verdict: str, words: str) -> None:
+    test = cohort(patients=40)
+    others = [contestant(test, wrong=wrong, name=f"version {n + 3}") for n, wrong in enumerate(wrongs)]
+    mine, champion = contestant(test, wrong=1), contestant(test, wrong=1, name="version 1")
+    result = gate.decide(
+        policy(min_seeds=3),
+        challenger=mine,
+        champion=champion,
+        test=test,
+        evidence=evidence(test, mine),
+        siblings=others,
+    )
+    assert named(result, "seeds").verdict == verdict
+    assert words in named(result, "seeds").note
+
+
+def test_only_the_seed_may_differ_and_each_counts_once() -> None:
+    def record(seed: int, **changes: Any) -> dict[str, Any]:
+        splits = {name: {"sha256": changes.get(name, name)} for name in ("train", "validation", "test")}
+        params = {"train": {"seed": seed, "epochs": changes.get("epochs", 9)}, "extract": {"side_px": 96}}
+        return {"params": params, "data": {"splits": splits}, "source_tar_sha256": changes.get("code", "c")}
+
+    others = {
+        "1": record(1),
+        "2": record(2, epochs=8),
+        "3": record(3, train="more"),
+        "4": record(4, code="new"),
+        "5": record(5, test="more"),
+        "6": record(0),
+        "7": record(1),
+    }
+    assert seeds.siblings(record(0), others) == ["7", "5"]
 
 
 # --- one patient -----------------------------------------------------------------------------------
