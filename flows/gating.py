@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from pipelines.errors import WrongUseError
 
 
 def promote(
-    version: Annotated[str, typer.Argument(help="A version's number.")],
+    version: Annotated[str, typer.Argument(help="A version: its number or @challenger.")],
     to: Annotated[str, typer.Option("--to", help="challenger, or champion where promote.approval is auto.")] = (
         "challenger"
     ),
@@ -36,12 +36,29 @@ def promote(
     if json:
         console.print_json(found)
     else:
-        console.print_clauses(found["clauses"])
-        looks = found["looks"]
-        warning = " [yellow]New test patients are due.[/]" if looks["warning"] else ""
-        console.out.print(f"{looks['count']} versions were judged on these test videos.{warning}")
-        aliases = ", ".join(found["aliases"]) or "no alias"
-        console.out.print(f"version {version}: {found['verdict']}, {aliases}")
-        if found["page"]:
-            console.out.print(f"page: {found['page']}")
+        _print_verdict(found)
     raise typer.Exit(1 if found["verdict"] == "refused" else 0)
+
+
+def _print_verdict(found: dict[str, Any]) -> None:
+    """Clauses, what a reader should know beside them, and what can be done next."""
+    number, looks = found["version"], found["looks"]
+    console.print_clauses(found["clauses"])
+    judged = "1 version was" if looks["count"] == 1 else f"{looks['count']} versions were"
+    warning = " [yellow]New test patients are due.[/]" if looks["warning"] else ""
+    console.out.print(f"{judged} judged on these test videos.{warning}")
+    _print_influence(found["influence"] or {"verdict": None, "patients": []})
+    console.out.print(f"version {number}: {found['verdict']}, {', '.join(found['aliases']) or 'no alias'}")
+    if found["page"]:
+        console.out.print(f"page: {found['page']}")
+    else:
+        console.out.print("No new page: models/ holds another version. MLflow keeps the one of its registration.")
+    if "challenger" in found["aliases"]:
+        console.out.print(f"next: lclsc approve {number} --by NAME --reason TEXT")
+
+
+def _print_influence(found: dict[str, Any]) -> None:
+    names = [row["patient_id"] for row in found["patients"] if row["verdict"] not in (None, found["verdict"])]
+    if names:
+        told = ", ".join(names[:3]) + (f" or one of {len(names) - 3} others" if len(names) > 3 else "")
+        console.out.print(f"[yellow]One patient alone decides:[/] without {told} macro-F1 is not {found['verdict']}.")

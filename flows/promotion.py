@@ -89,7 +89,7 @@ def history(
 def _print_history(report: dict[str, Any]) -> None:
     rows = [
         (
-            move["at"],
+            move["at"].replace("T", " ").removesuffix("Z"),
             f"{move['alias']} {move['from'] or '–'} → {move['to'] or '–'}",
             move["event"].replace("_", " "),
             _person(move),

@@ -141,7 +141,7 @@ def approve(workspace: Workspace, version: str, *, by: str, reason: str, evidenc
     _require_words(by=by, reason=reason)
     policy = params.load(workspace.params).promote
     store = registry.connect(workspace)
-    found = _find(store, version)
+    found = find(store, version)
     kept = store.run_artifact(found.run_id, GATE_FILE)
     person = {"by": by.strip(), "reason": reason.strip()} | acting_user(workspace)
     with alias_moves.held(workspace, store, actor="approve") as aliases:
@@ -151,7 +151,7 @@ def approve(workspace: Workspace, version: str, *, by: str, reason: str, evidenc
         if champion == found.version:
             decision = None
         else:
-            word = _sound(_find(store, found.version), word, kept, evidence)
+            word = _sound(find(store, found.version), word, kept, evidence)
             _refuse_outdated(found.version, word, policy, champion)
             _refuse_person(entries, found.version, policy, person)
             _refuse_version(entries, found, aliases)
@@ -279,8 +279,7 @@ def _refuse_version(entries: Sequence[Entry], version: Version, aliases: Mapping
         cause = f"Version {number} saw a patient who withdrew."
         raise PromotionError("withdrawn", cause, "Retrain without them: `lclsc retrain`.")
     if not version.complete:
-        cause = f"The registration of version {number} is not finished."
-        raise PromotionError("incomplete", cause, "Run `lclsc retrain`, which finishes it.")
+        raise incomplete(version)
     if aliases.get("challenger") != number:
         other = aliases.get("challenger")
         cause = f"Version {number} is not the challenger" + (f"; version {other} is." if other else ".")
@@ -293,7 +292,7 @@ def _former_champion(store: Registry, entries: Sequence[Entry], champion: str | 
     if to is None and not nearest:
         cause = "No version was champion before " + ("this one." if champion else "; there is none now.")
         raise PromotionError("no_former_champion", cause, "`lclsc history` shows who was.")
-    target = nearest[0] if to is None else _find(store, to).version
+    target = nearest[0] if to is None else find(store, to).version
     if target == champion:
         raise PromotionError("champion_already", f"Version {target} is champion.", "Nothing was moved.")
     if target not in alias_history.were_champion(entries):
@@ -303,16 +302,22 @@ def _former_champion(store: Registry, entries: Sequence[Entry], champion: str | 
         sound = [version for version in nearest if version not in withdrawn]
         remedy = f"Use `lclsc rollback --to {sound[0]}`." if sound else "No former champion is free of them: retrain."
         raise PromotionError("withdrawn", f"Version {target} saw a patient who withdrew.", remedy)
-    _find(store, target)
+    find(store, target)
     return target
 
 
-def _find(store: Registry, name: str) -> Version:
+def find(store: Registry, name: str) -> Version:
     """A version by number or @alias."""
     for version in store.versions():
         if name == version.version or (name.startswith("@") and name[1:] in version.aliases):
             return version
-    raise WrongUseError("no_such_version", f"There is no version {name}.", "List versions with `lclsc history`.")
+    cause = f"No version is {name[1:]}." if name.startswith("@") else f"There is no version {name}."
+    raise WrongUseError("no_such_version", cause, "`lclsc status` shows versions, `lclsc history` who was champion.")
+
+
+def incomplete(version: Version) -> PromotionError:
+    cause = f"The registration of version {version.version} is not finished."
+    return PromotionError("incomplete", cause, "Run `lclsc retrain`, which finishes it.")
 
 
 def _champion_moved(version: str, judged_beside: str | None, champion: str | None) -> PromotionError:

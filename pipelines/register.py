@@ -29,7 +29,7 @@ from pipelines import (
     workers,
 )
 from pipelines import params as parameters
-from pipelines.errors import PromotionError, WrongUseError
+from pipelines.errors import PromotionError
 from pipelines.files import (
     TEMPORARY_PREFIX,
     canonical_json,
@@ -90,15 +90,16 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
     }
 
 
-def promote(workspace: Workspace, params: Params, number: str, *, to_champion: bool) -> dict[str, Any]:
-    """Judge a registered version again and set its alias; ``gate/1`` with the aliases it has now.
+def promote(workspace: Workspace, params: Params, name: str, *, to_champion: bool) -> dict[str, Any]:
+    """Judge a version, by number or @alias, again and set its alias; ``gate/1`` with the aliases it has now.
 
     ``champion`` moves only where the policy approves by itself, or where there is none yet.
     """
     store = registry.connect(workspace)
-    version = store.version(number)
-    if version is None or not version.complete:
-        raise WrongUseError("no_such_version", f"There is no version {number}.", "List versions with `lclsc status`.")
+    version = promotion.find(store, name)
+    if not version.complete:
+        raise promotion.incomplete(version)
+    number = version.version
     decision = _judge(
         workspace, params, store, version, version.tags[registry.KEY], actor="promote", to_champion=to_champion
     )

@@ -46,8 +46,8 @@ def clause(found: Mapping[str, Any]) -> dict[str, str]:
         "verdict": str(found["verdict"]),
         "state": state,
         "sign": sign,
-        "value": plain(found.get("value")),
-        "bound": plain(found.get("bound")),
+        "value": _short_number(found.get("value")),
+        "bound": _short_number(found.get("bound")),
         "note": str(found.get("note") or ""),
     }
 
@@ -181,6 +181,11 @@ def _short(value: Any) -> str:
 def _interval(side: Mapping[str, Any], name: str) -> str:
     low, high = (side.get("intervals") or {}).get(name) or (None, None)
     return between(low, high) if is_finite(low) and is_finite(high) else ""
+
+
+def _short_number(value: Any) -> str:
+    """A count as it is, anything else with three decimals."""
+    return number(value) if is_finite(value) and not float(value).is_integer() else plain(value)
 
 
 def _span(interval: Sequence[float] | None) -> str:

@@ -186,7 +186,7 @@ def side_by_side(rows: Sequence[Mapping[str, Any]]) -> str:
                 axes.plot([low, high], [at, at], color=style["color"], linewidth=2.4, alpha=0.45)
             if known:
                 axes.plot(*zip(*known, strict=True), linestyle="", marker="o", markersize=6.5, **style)
-        axes.set(xlim=(0, 1.03), ylim=(len(rows) - 0.5, -0.6), xlabel="F1")
+        axes.set(xlim=(-0.02, 1.03), ylim=(len(rows) - 0.5, -0.6), xlabel="F1")
         axes.set_yticks(range(len(rows)), [_short(name, 26) for name in names])
         _without_frame(axes)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, handlelength=1.2)
@@ -195,7 +195,7 @@ def side_by_side(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{name}: {_told(row.get('champion'))} and {_told(row.get('value'))}"
         for name, row in zip(names, rows, strict=True)
     )
-    return _drawn(draw, f"F1 of champion and challenger by subgroup. {'; '.join(told)}.", 640, 78 + 34 * len(rows))
+    return _drawn(draw, f"F1 of champion and challenger by subgroup. {'; '.join(told)}.", 560, 78 + 34 * len(rows))
 
 
 def left_out(rows: Sequence[Mapping[str, Any]], verdict: str) -> str:
@@ -218,7 +218,7 @@ def left_out(rows: Sequence[Mapping[str, Any]], verdict: str) -> str:
 
     deciding = sum(not same for _, same in values)
     words = f"from {values[0][0]:.3f} to {values[-1][0]:.3f}; {deciding} of {len(values)} patients decide alone"
-    return _drawn(draw, f"Each patient left out once: {words}.", 640, 130)
+    return _drawn(draw, f"Each patient left out once: {words}.", 560, 130)
 
 
 def _without_frame(axes: Any) -> None:

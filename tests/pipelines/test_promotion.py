@@ -175,6 +175,16 @@ def test_a_version_that_saw_a_withdrawn_patient_is_neither_approved_nor_brought_
     assert refusal(workspace, "2") == "withdrawn"
 
 
+def test_a_version_is_found_by_number_or_alias_and_a_missing_one_is_named(workspace: Workspace) -> None:
+    store = registry.connect(workspace)
+    assert promotion.find(store, "@champion").version == promotion.find(store, "1").version == "1"
+    assert promotion.find(store, "@challenger").version == "2"
+    store.delete_alias("challenger")
+    for name, cause in (("@challenger", "No version is challenger."), ("9", "There is no version 9.")):
+        with pytest.raises(WrongUseError, match=cause):
+            promotion.find(store, name)
+
+
 def test_rollback_brings_the_champions_back_one_by_one(workspace: Workspace) -> None:
     promotion.approve(workspace, "2", **WHO)
     promotions.judge(workspace, "3")
