@@ -237,7 +237,7 @@ def _storage(workspace: Workspace) -> str:
 
 
 def require_shared(storage: str, blind_nodes: Callable[[Path], list[str]] = cluster.blind_nodes) -> None:
-    """Every node must reach it: told before any work, and not as a training that cannot go on."""
+    """Every node must reach it: told before it trains, and not as a training that cannot go on."""
     if "://" in storage:
         return
     Path(storage).mkdir(parents=True, exist_ok=True)

@@ -36,15 +36,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lclsc-cluster-") as name, servers.buckets(CHECKPOINTS):
         place = Path(name)
         draw_batches(place)
-        alone = taken_in(place, place / "w")
-        spread = alone.copy(place / "hidden" / "w")
-        say("retraining on this machine alone")
-        assert alone.json("retrain")["status"] == "registered"
+        (place / "hidden").mkdir()
+        spread = taken_in(place, place / "hidden" / "w")
+        alone = spread.copy(place / "w")
         with three_nodes(place / "hidden", place / "token") as cluster:
             say(f"three nodes, the first at {cluster.address}")
             spread.environment |= cluster.environment
             refused_without_storage(spread)
             assert cluster.struck_retrain(spread, place / "log")["status"] == "registered"
+        say("the same on this machine alone")
+        assert alone.json("retrain")["status"] == "registered"
         same_outputs(spread, alone)
 
 
@@ -69,7 +70,7 @@ def same_outputs(spread: Line, alone: Line) -> None:
     assert spread.outputs() == alone.outputs()
     restarts = json.loads((spread.root / ".state" / "training.json").read_text())["restarts"]
     assert restarts >= 1
-    say(f"the same bytes as on one machine; the training was taken up again {restarts} times")
+    say(f"the same bytes as on one machine; restarts of the training: {restarts}")
 
 
 class Cluster:

@@ -30,7 +30,7 @@ def test_items_are_still_taken_where_the_only_node_that_sees_them_has_no_process
     assert len(cluster.placements([(node("a", 0.5), True), (node("b", 4), False)])) == 1
 
 
-def test_nodes_that_do_not_see_the_storage_are_named_before_any_work(tmp_path: Path) -> None:
+def test_nodes_that_do_not_see_the_storage_are_named_before_training(tmp_path: Path) -> None:
     asked: list[Path] = []
 
     def blind_nodes(folder: Path) -> list[str]:
