@@ -15,6 +15,7 @@ from pathlib import Path
 
 from e2e.line import Line, draw_batches, micro_workspace
 from faults import steps
+from faults.children import in_child
 
 from flows import planning
 from pipelines import code_digest, settings
@@ -24,7 +25,7 @@ from pipelines.workspace import Workspace
 
 def prepare(room: Path) -> Path:
     """The folder of bases for today's code, with the videos that they take in."""
-    folder = room / digest(code_digest.current())[:12]
+    folder = room / in_child(_code)["digest"][:12]
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "more").exists():
         shutil.rmtree(folder / "drawn", ignore_errors=True)
@@ -32,6 +33,11 @@ def prepare(room: Path) -> Path:
         for batch in sorted((folder / "drawn").iterdir()):
             batch.rename(folder / batch.name)
     return folder
+
+
+def _code() -> dict[str, str]:
+    """Of today's code. In a child: grimp starts threads, for which whatever is forked later would wait for ever."""
+    return {"digest": digest(code_digest.current())}
 
 
 def base(folder: Path, name: str) -> Path:
