@@ -46,8 +46,8 @@ def main() -> int:
         for point in points()
         if point.number not in done and point.step in (options.only or point.step).split(",")
     ]
-    _together(todo, folder, results, minutes=options.minutes, jobs=options.jobs)
-    return _show(results)
+    failed = _together(todo, folder, results, minutes=options.minutes, jobs=options.jobs)
+    return _show(results) or int(failed)
 
 
 def _options() -> argparse.Namespace:
@@ -59,8 +59,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _together(todo: list[Point], folder: Path, results: Path, *, minutes: float, jobs: int) -> None:
-    """Points shared out among processes, until the time is over."""
+def _together(todo: list[Point], folder: Path, results: Path, *, minutes: float, jobs: int) -> bool:
+    """Points shared out among processes, until the time is over. Whether some could not be tried."""
     deadline = time.monotonic() + 60 * minutes
     children = []
     for job in range(jobs):
@@ -68,16 +68,25 @@ def _together(todo: list[Point], folder: Path, results: Path, *, minutes: float,
         if child == 0:
             code = 1
             try:
-                for point in todo[job::jobs]:
-                    if time.monotonic() < deadline:
-                        _tell(_one(point, folder, results, ROOM / "cases" / str(os.getpid())))
-                code = 0
-            except BaseException:
-                traceback.print_exc()
+                code = _share(todo[job::jobs], folder, results, deadline)
             finally:
                 os._exit(code)
         children.append(child)
-    assert all(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return any(codes)
+
+
+def _share(todo: list[Point], folder: Path, results: Path, deadline: float) -> int:
+    """1 if a point could not be tried; it stays to be done, and keeps none of the others from being."""
+    code = 0
+    for point in todo:
+        if time.monotonic() < deadline:
+            try:
+                _tell(_one(point, folder, results, ROOM / "cases" / str(os.getpid())))
+            except Exception:
+                traceback.print_exc()
+                code = 1
+    return code
 
 
 def _one(point: Point, folder: Path, results: Path, place: Path) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flows import planning
@@ -111,12 +112,17 @@ def _approve(place: Workspace) -> None:
 
 
 def _roll_back(place: Workspace) -> None:
-    """Approve and take it back: four moves of an alias."""
-    _approve(place)
+    """Approve and take it back: four moves of an alias. What is done already is refused, and that is as good."""
+    _unless("not_challenger", lambda: _approve(place))
+    back = partial(promotion.rollback, reason="not what was hoped for", to="1", by="A Reviewer")
+    _unless("champion_already", lambda: back(place))
+
+
+def _unless(done: str, move: Callable[[], object]) -> None:
     try:
-        promotion.rollback(place, reason="not what was hoped for", to="1", by="A Reviewer")
+        move()
     except PromotionError as error:
-        if error.code != "champion_already":
+        if error.code != done:
             raise
 
 
