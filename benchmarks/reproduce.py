@@ -103,8 +103,8 @@ def run(kind: str, workspace: Path, version: str, usual_seconds: float, seed: in
 
 
 def _cli(command: list[str]) -> list[str]:
-    """By module and not by the installed script: the path decides whose code it is."""
-    return [sys.executable, "-c", "from flows.cli import main; main()", *command]
+    """By module and not by the installed script: PYTHONPATH alone decides whose code it is."""
+    return [sys.executable, "-P", "-c", "from flows.cli import main; main()", *command]
 
 
 def _kill(command: list[str], seconds: float, environment: Mapping[str, str]) -> bool:
