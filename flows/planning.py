@@ -69,6 +69,8 @@ def make(workspace: Workspace) -> Plan:
     from pipelines import registry
 
     stale = {change.stage: change.reasons for change in versioning.stale_stages(workspace)}
+    for stage in code_digest.changed_stages(workspace):  # none where code.json was just rewritten
+        stale[stage] = [*stale.get(stage, []), "other code is installed than code.json describes"]
     key = keys.retrain_key(workspace)
     stages = versioning.stages(workspace)
     return Plan(

@@ -64,6 +64,14 @@ def refresh(workspace: Workspace) -> bool:
     return True
 
 
+def changed_stages(workspace: Workspace) -> list[str]:
+    """Stages whose installed code is not the one that code.json describes."""
+    if not workspace.code.exists():
+        return []
+    recorded = read_json(workspace.code)
+    return [stage for stage, entry in current(_encoder(workspace)).items() if recorded.get(stage) != entry]
+
+
 def stage_digest(workspace: Workspace, stage: str) -> str:
     """One hash over a stage's code entry, as recorded in code.json."""
     return digest(read_json(workspace.code)[stage])

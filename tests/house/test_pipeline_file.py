@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from flows import planning
 from pipelines import code_digest, params
+from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace, template_file
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load(template_file("dvc.yaml").read_text())["stages"]
@@ -62,3 +64,12 @@ def test_a_change_of_the_report_page_makes_no_stage_stale() -> None:
 
 def _paths(outs: list[Any]) -> list[str]:
     return [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+
+
+def test_a_stage_whose_code_was_exchanged_is_stale_before_anybody_writes_that_down(workspace: Workspace) -> None:
+    code_digest.refresh(workspace)
+    assert code_digest.changed_stages(workspace) == []
+    known = read_json(workspace.code)
+    write_json(workspace.code, known | {"train": known["train"] | {"sha256": "0" * 64}})
+    assert code_digest.changed_stages(workspace) == ["train"]
+    assert "train" in planning.make(workspace).stale
