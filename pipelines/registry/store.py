@@ -90,12 +90,20 @@ def complete_version(workspace: Workspace, key: str) -> dict[str, Any] | None:
     """The finished version of this key, if there is one; makes no database to find that out."""
     if database.is_embedded(workspace) and not workspace.tracking_database.exists():
         return None
-    found = connect(workspace).find_version(key)
+    found = _glance(workspace, key) or connect(workspace).find_version(key)
     if found is None or not found.complete or not workspace.weights.exists():
         return None
     # Other weights under the same key: registering them will say which platforms differ.
     same = found.tags["weights_sha256"] == sha256_file(workspace.weights)
     return found.as_json() if same else None
+
+
+def _glance(workspace: Workspace, key: str) -> Version | None:
+    if not database.is_embedded(workspace):
+        return None
+    name = parameters.load(workspace.params).register_.name
+    found = database.glance(workspace, name, KEY, key)
+    return Version(**found) if found else None
 
 
 def connect(workspace: Workspace, name: str | None = None) -> Registry:

@@ -17,7 +17,7 @@ import pytest
 from pipelines import lineage, registry
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import digest, read_json
-from pipelines.registry import Registry, Submission
+from pipelines.registry import Registry, Submission, database
 from pipelines.workspace import Workspace
 
 HISTORY = [{"epoch": epoch, "loss": 1.0 / epoch, "validation_macro_f1": None} for epoch in (1, 2, 3)]
@@ -234,6 +234,22 @@ def test_only_complete_versions_count_as_built(
     json.dumps(found)
     tracked.weights.write_bytes(b"trained on another platform")
     assert registry.complete_version(tracked, "k" * 64) is None
+
+
+def test_a_glance_at_the_file_says_what_mlflow_says(embedded: Registry, package: Path) -> None:
+    version = embedded.register(submission(package))
+    embedded.complete(version.version)
+    embedded.set_alias("champion", version.version)
+    told = embedded.find_version("k" * 64)
+    assert told is not None
+    assert registry.Version(**database.glance(embedded.workspace, "lclsc", registry.KEY, "k" * 64) or {}) == told
+    assert database.glance(embedded.workspace, "lclsc", registry.KEY, "other") is None
+    assert database.glance(embedded.workspace, "other", registry.KEY, "k" * 64) is None
+    embedded.delete_alias("champion")
+    embedded.client.delete_model_version("lclsc", version.version)
+    assert database.glance(embedded.workspace, "lclsc", registry.KEY, "k" * 64) is None
+    embedded.workspace.tracking_database.write_bytes(b"no database")
+    assert database.glance(embedded.workspace, "lclsc", registry.KEY, "k" * 64) is None
 
 
 def test_asking_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
