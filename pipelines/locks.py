@@ -137,7 +137,8 @@ def _sweep(workspace: Workspace) -> None:
         remove_temporaries(folder)
     for folder in (workspace.train_table.parent, workspace.weights.parent, workspace.reports):
         remove_temporaries(folder)
-    remove_temporaries(workspace.state, of="-shards.json")  # the rest of .state has writers without this lock
+    for of in ("-shards.json", "-package"):  # the rest of .state has writers without this lock
+        remove_temporaries(workspace.state, of=of)
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
     if same and same.complete and same.tags[registry.KEY] != key and _is_same_model(workspace, store, same):
         return _evaluated_again(workspace, store, same, key), False
     is_new = store.find_version(key) is None
-    with tempfile.TemporaryDirectory(dir=workspace.state, prefix=TEMPORARY_PREFIX) as folder:
+    with tempfile.TemporaryDirectory(dir=workspace.state, prefix=TEMPORARY_PREFIX, suffix="-package") as folder:
         sealed = _package(workspace, params, store, commit, Path(folder) / "package")
         submission = Submission(
             key=key,

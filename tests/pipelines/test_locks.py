@@ -86,7 +86,7 @@ def test_a_run_sweeps_half_written_files(workspace: Workspace) -> None:
     (workspace.frames / ".tmp-123-shard.parquet").write_bytes(b"half")
     (workspace.frames / "shard.parquet").write_bytes(b"whole")
     workspace.state.mkdir(exist_ok=True)
-    for name in (".tmp-123-shards.json", ".tmp-123-of-somebody-else"):
+    for name in (".tmp-123-shards.json", ".tmp-123-package", ".tmp-123-of-somebody-else"):
         (workspace.state / name).write_bytes(b"half")
     with locks.one_writer(workspace):
         assert [path.name for path in workspace.frames.iterdir()] == ["shard.parquet"]
