@@ -176,7 +176,7 @@ class Case:
         port = server.free_port()
         self.server = _forked(lambda: server.serve(self.place, port, kind, at, str(self.counter)), self.log)
         self.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return
