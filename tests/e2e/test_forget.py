@@ -123,7 +123,7 @@ def test_of_two_versions_only_the_one_made_with_the_patient_suffers(
     line = grown[0].copy(tmp_path / "workspace")
     known = {path.name for path in (built.root / "videos").iterdir()}
     video_id = next(path.stem for path in (line.root / "videos").iterdir() if path.name not in known)
-    patient_id = line.json("trace", "video", video_id)["patients"][0]
+    patient_id = line.json("trace", "video", video_id)["videos"][0]["patient_id"]
     chunks = _chunks(line.root, video_id)
     assert len(_held(line.root, video_id, chunks)) >= 6
     report = line.json("forget", patient_id, "--yes")
