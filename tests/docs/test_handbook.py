@@ -19,6 +19,8 @@ TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_pos
 REGISTRY = (
     "tests/e2e/test_team.py::test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server"
 )
+NODES = "tests/e2e/cluster.py::three_nodes"
+SPREAD = "tests/e2e/team.py::team"
 DECISION = '{"decision": {"by": "Dr. Ada Weber", "reason": "better on the new site"}}'
 CLI = "PREFECT_HOME=clinic/.state/prefect prefect --profile lclsc"
 
@@ -43,6 +45,11 @@ PAGES = {
         "export MLFLOW_TRACKING_USERNAME=admin": REGISTRY,
         'export MLFLOW_TRACKING_PASSWORD="$(cat /srv/mlflow/password)"': REGISTRY,
         "lclsc history --workspace clinic": REGISTRY,
+        "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/etc/lclsc/ray.token": NODES,
+        "ray start --head --port 6379 --include-dashboard false        # the first machine": NODES,
+        "ray start --address 10.0.0.1:6379                             # each other one": NODES,
+        "export RAY_ADDRESS=10.0.0.1:6379 LCLSC_STORAGE=s3://bucket/checkpoints": SPREAD,
+        "lclsc retrain --workspace clinic": "tests/e2e/team.py::main",
     },
     "recovery": {
         "lclsc doctor --workspace clinic --repair": f"{DOCTOR}::test_what_is_safe_to_mend_is_mended",
