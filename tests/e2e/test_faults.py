@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,14 +28,22 @@ def folder(built: Line, phantoms: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.fixture(scope="module")
+def clean() -> Iterator[Executor]:
+    """A process without threads: steps are forked, and what this one's threads hold would be held in them for ever."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        yield process
+
+
 @pytest.mark.parametrize(
     ("step", "kind", "where"),
     [("extract", "all", 0.4), ("extract", "full", 0.6), ("extract", "int", 0.8), ("record", "locks", 0.0)],
 )
 def test_a_step_that_is_struck_is_as_if_nothing_had_happened(
-    folder: Path, step: str, kind: str, where: float, tmp_path: Path
+    clean: Executor, folder: Path, step: str, kind: str, where: float, tmp_path: Path
 ) -> None:
-    outcome = cases.run(Point(number=1, step=step, kind=kind, where=where), folder, tmp_path)
+    point = Point(number=1, step=step, kind=kind, where=where)
+    outcome = clean.submit(cases.run, point, folder, tmp_path).result()
     assert outcome.struck
     assert outcome.problems == []
 
