@@ -13,7 +13,7 @@ import pytest
 from e2e.line import LCLSC, Line
 from faults import mutations
 
-from pipelines import ledger, locks, register, registry
+from pipelines import code_digest, ledger, locks, manifest, register, registry
 from pipelines.evidence import audit, trace
 from pipelines.evidence.object_checks import Sample
 from pipelines.workspace import Workspace
@@ -49,6 +49,15 @@ def test_stored_frames_are_derived_again_from_the_videos(built: Line, tmp_path: 
     (line.root / "code.json").write_text("{}")
     line.tool("git", "commit", "--quiet", "--all", "--message", "other code")
     assert _verdict_on_pixels(line, "HEAD") == ["unknown"]
+
+
+def test_data_that_was_only_taken_in_has_no_frames_that_other_code_could_change(
+    built: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(built.root)
+    monkeypatch.setattr(code_digest, "current", lambda: {"extract": "of a later version"})
+    assert _verdict_on_pixels(built, manifest.data_version(workspace.manifest, workspace.splits)) == ["pass"]
+    assert _verdict_on_pixels(built, "@champion") == ["unknown"]
 
 
 def _verdict_on_pixels(line: Line, name: str) -> list[str]:
