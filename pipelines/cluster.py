@@ -105,9 +105,8 @@ def blind_nodes(folder: Path) -> list[str]:
 def here() -> Any:
     """A scheduling strategy: on the node of this process. It is gone only when this process is."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return _on(ray.get_runtime_context().get_node_id())
 
 
 def placements(looks: Sequence[tuple[dict[str, Any], bool]]) -> list[Any]:
@@ -116,32 +115,30 @@ def placements(looks: Sequence[tuple[dict[str, Any], bool]]) -> list[Any]:
     Items name files. Where all nodes see them Ray chooses; a node with a disk of its own gets none.
     ``looks``: each node as Ray describes it, and whether it sees the workspace.
     """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     seeing = [node for node, sees in looks if sees]
     if len(seeing) == len(looks):
         return ["DEFAULT"] * max(1, sum(_cpus(node) for node in seeing))
-    on_each = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in seeing}
-    return [on_each[node["NodeID"]] for node in seeing for _ in range(max(1, _cpus(node)))]
+    return [place for node in seeing for place in [_on(node["NodeID"])] * max(1, _cpus(node))]
 
 
 def _looks(folder: Path) -> list[tuple[dict[str, Any], bool]]:
     """Each living node with processors, and whether it finds here a file that was made a moment ago."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"] and _cpus(node)]
     if len(nodes) == 1:
         return [(nodes[0], True)]
     with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=folder) as token:
         look = ray.remote(num_cpus=0, max_retries=2)(_is_there)
-        asked = [
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                token.name
-            )
-            for node in nodes
-        ]
+        asked = [look.options(scheduling_strategy=_on(node["NodeID"])).remote(token.name) for node in nodes]
         return [(node, _sees(reference)) for node, reference in zip(nodes, asked, strict=True)]
+
+
+def _on(node_id: str) -> Any:
+    """A scheduling strategy: on this node or nowhere."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def _sees(reference: Any) -> bool:

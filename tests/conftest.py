@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -62,17 +63,9 @@ def workspace(empty_workspace: Path, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """An empty bucket of a server that speaks S3; the environment holds its address and credentials."""
-    import boto3
-    from moto.server import ThreadedMotoServer
+    from e2e.servers import buckets
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y", "DEFAULT_REGION": "us-east-1"}
-    for name, value in (variables | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    boto3.client("s3").create_bucket(Bucket="clinic")
-    yield "clinic"
-    server.stop()
+    with mock.patch.dict(os.environ), buckets("clinic"):
+        yield "clinic"

@@ -39,10 +39,7 @@ def class_f1(policy: PromoteParams, mine: pd.DataFrame, label: str) -> Interval:
 
 
 def _of_matrices(policy: PromoteParams, figure: Figure, mine: pd.DataFrame) -> Interval:
-    if mine.empty:
-        return None
-    counts = frames.count(mine)
-    if counts.lonely():
+    if mine.empty or (counts := frames.count(mine)).lonely():
         return None
     return _bounds(policy, figure, counts.matrices_PTKK[:, 0], counts.stratum_P)
 
