@@ -30,6 +30,7 @@ from pipelines import (
 )
 from pipelines import params as parameters
 from pipelines.errors import PromotionError
+from pipelines.evidence import withdrawals
 from pipelines.files import (
     TEMPORARY_PREFIX,
     canonical_json,
@@ -116,7 +117,7 @@ def promote(workspace: Workspace, params: Params, name: str, *, to_champion: boo
 def _find_or_register(workspace: Workspace, params: Params, store: Registry, commit: str) -> tuple[Version, bool]:
     """The version, and whether it is a new one: equal weights are a new evaluation of the one that has them."""
     key = keys.retrain_key(workspace)
-    same = store.find_version_by_weights(sha256_file(workspace.weights))
+    same = _with_these_weights(workspace, store)
     if same and same.complete and same.tags[registry.KEY] != key and _is_same_model(workspace, store, same):
         return _evaluated_again(workspace, store, same, key), False
     is_new = store.find_version(key) is None
@@ -134,6 +135,13 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
         version = store.register(submission)
     _note_registered(workspace, version)
     return version, is_new
+
+
+def _with_these_weights(workspace: Workspace, store: Registry) -> Version | None:
+    """The newest, unless it saw a patient who withdrew: it stays marked, and the evaluation without them is another."""
+    same = store.find_version_by_weights(sha256_file(workspace.weights))
+    marked = withdrawals.of(ledger.read(workspace.ledger)).versions
+    return None if same is None or same.version in marked else same
 
 
 def _is_same_model(workspace: Workspace, store: Registry, version: Version) -> bool:

@@ -19,7 +19,7 @@ from pipelines.errors import WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.check import Check, Verdict, checked, differing, guarded, verdict_of
 from pipelines.evidence.check import Problem as Problem
-from pipelines.evidence.commit import Commit, history
+from pipelines.evidence.commit import Commit, with_data
 from pipelines.evidence.copy_checks import check_copies
 from pipelines.evidence.data_checks import check_data
 from pipelines.evidence.ledger_checks import check_aliases, check_ledger, check_marks, entries_of
@@ -189,7 +189,7 @@ def check_target(store: Registry | None, target: Target, entries: list[Entry], w
     if store and version:
         yield from guarded("version", target.name, _check_package(store, version, commit, entries, withdrawn))
     else:
-        yield from check_withdrawn(target.name, commit.patients, withdrawn.patients)
+        yield from check_withdrawn(target.name, commit.patients.values(), withdrawn.patients)
 
 
 def _check_package(
@@ -198,8 +198,8 @@ def _check_package(
     name = f"version {version.version}"
     with store.package(version) as package:
         yield from guarded("version", name, check_version(store, version, commit, package, entries))
-        videos = videos_of(package, commit)
-    yield from check_withdrawn(name, videos, withdrawn.patients)
+        seen = {*videos_of(package, commit).values(), *withdrawn.versions.get(version.version, ())}
+    yield from check_withdrawn(name, seen, withdrawn.patients)
 
 
 # --- what is meant ---------------------------------------------------------------------------------
@@ -221,9 +221,9 @@ def find_target(workspace: Workspace, versions: list[Version], name: str) -> Tar
             return _of_version(workspace, version)
     if not name.startswith("@"):
         if len(name) == 12:
-            for commit in history(workspace):
-                if commit.data_version == name:
-                    return Target(name=f"data version {name}", commit=commit)
+            commit = with_data(workspace, name)
+            if commit is not None:
+                return Target(name=f"data version {name}", commit=commit)
         sha = versioning.find_commit(workspace, name)
         if sha is not None:
             return Target(name=f"commit {sha[:12]}", commit=Commit(workspace, sha))

@@ -110,6 +110,11 @@ class Commit:
             return None
         return self._intact(out["md5"], out.get("remote", self.default_remote))
 
+    def ask_remote(self, path: str) -> None:
+        """StoreUnreachableError where the remote that an output was pushed to cannot be asked for it."""
+        out = self.outs[path]
+        object_stores.remote(self.workspace, out.get("remote", self.default_remote)).read_intact(out["md5"])
+
     def table(self, path: str) -> list[dict[str, str]] | None:
         """Rows of data/train.csv or data/test.csv."""
         content = self.output(path)
@@ -187,7 +192,10 @@ def _parsed(text: str) -> Any:
         loader.dispose()
 
 
-def history(workspace: Workspace) -> Iterator[Commit]:
-    """Commits that changed the data, newest first."""
-    for sha in versioning.commits_touching(workspace, ("manifest.csv", "splits.csv")):
-        yield Commit(workspace, sha)
+def with_data(workspace: Workspace, data_version: str) -> Commit | None:
+    """The newest commit with these data: after a retrain the one that says what was built from them."""
+    for sha in versioning.commits_touching(workspace, ("manifest.csv", "splits.csv", "dvc.lock")):
+        commit = Commit(workspace, sha)
+        if commit.data_version == data_version:
+            return commit
+    return None

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pyarrow.fs import FileSystem
 
 from pipelines import ledger, lineage, object_stores, progress, registry, versioning
 from pipelines.errors import OutsideSystemError, StageError, WrongUseError
@@ -106,19 +110,39 @@ def _rebuild(
     workspace: Workspace, version: Version, package: Path, place: Path, *, start: Start, anyway: bool
 ) -> Reproduction:
     record = lineage.verify_package(package)
+    _require_registered(workspace, version, record)
     commit = Commit(workspace, record["git_commit"])
-    _refuse_withdrawn(workspace, version, videos_of(package, commit))
+    _refuse_withdrawn(workspace, version, videos_of(package, commit).values())
     source_archive.unpack(package / SOURCE_TAR, place / "code", sha256=record["source_tar_sha256"])
     python, environment = _python(place, record, anyway=anyway)
     clone = _clone(workspace, commit, place / "workspace")
     _fetch(commit, clone, _inputs(commit, start))
     stages = versioning.stages(clone)
-    steps = [stage for stage in stages[stages.index(start) :] if _run(clone, stage, python, place / "code")]
+    with _own_checkpoints() as storage:
+        extra = {"PYTHONPATH": str(place / "code")} | storage
+        steps = [stage for stage in stages[stages.index(start) :] if _run(clone, stage, python, extra)]
     return _compare(version, record, commit, clone, start=start, steps=steps, environment=environment)
 
 
-def _refuse_withdrawn(workspace: Workspace, version: Version, videos: dict[str, str]) -> None:
-    gone = set(videos.values()) & withdrawals.of(entries_of(workspace)).patients
+def _require_registered(workspace: Workspace, version: Version, record: dict[str, Any]) -> None:
+    """The package's record is the one that the ledger saw registered: a package may hold together and be another's."""
+    told = [
+        entry.data.get("lineage_sha256")
+        for entry in entries_of(workspace)
+        if entry.event == "registered" and entry.data.get("version") == version.version
+    ]
+    if told != [lineage.sha256(record)]:
+        raise StageError(
+            "not_as_registered",
+            f"The package of version {version.version} does not hold the lineage record that the ledger names.",
+            f"`lclsc audit {version.version}` says which copy differs. If it was registered from another clone, "
+            "`git pull` brings the ledger up to date.",
+        )
+
+
+def _refuse_withdrawn(workspace: Workspace, version: Version, patients: Iterable[str]) -> None:
+    withdrawn = withdrawals.of(entries_of(workspace))
+    gone = {*patients, *withdrawn.versions.get(version.version, ())} & withdrawn.patients
     if gone:
         patients = "a patient" if len(gone) == 1 else f"{len(gone)} patients"
         raise StageError(
@@ -209,7 +233,26 @@ def _out_of(commit: Commit, stored: StoredObject) -> str:
     return f"{out}.dvc" if f"{out}.dvc" in POINTERS else out
 
 
-def _run(clone: Workspace, stage: str, python: str, code: Path) -> bool:
+@contextlib.contextmanager
+def _own_checkpoints() -> Iterator[dict[str, str]]:
+    """On a cluster, checkpoints in a folder of their own: training would go on from the version's, and end at once.
+
+    Without LCLSC_STORAGE they lie in the clone.
+    """
+    shared = os.environ.get("LCLSC_STORAGE")
+    if not shared:
+        yield {}
+        return
+    own = f"{shared.rstrip('/')}/reproduce-{uuid.uuid4().hex}"
+    try:
+        yield {"LCLSC_STORAGE": own}
+    finally:
+        files, path = FileSystem.from_uri(own)
+        with contextlib.suppress(FileNotFoundError):
+            files.delete_dir(path)
+
+
+def _run(clone: Workspace, stage: str, python: str, extra: dict[str, str]) -> bool:
     """One stage under the version's own code; nothing may come from a cache."""
     with progress.track(stage, 1, "steps") as shown:
 
@@ -219,8 +262,7 @@ def _run(clone: Workspace, stage: str, python: str, code: Path) -> bool:
                 shown.retitle(told.total, told.unit)
                 shown.update(told.done, told.note)
 
-        environment = {"PYTHONPATH": str(code)}
-        return versioning.reproduce_stage(clone, stage, on_line, python=python, extra=environment, run_cache=False)
+        return versioning.reproduce_stage(clone, stage, on_line, python=python, extra=extra, run_cache=False)
 
 
 # --- comparison ------------------------------------------------------------------------------------
@@ -243,6 +285,7 @@ def _compare(
         if stage in steps
         for out in entry["outs"]
     ]
+    pairs.append(("the package's weights", record["weights_sha256"], sha256_file(clone.weights)))
     differing = [{"path": path, "recorded": old, "rebuilt": new} for path, old, new in pairs if old != new]
     counts = read_json(clone.state / "extract.run.json") if "extract" in steps else {"reused": 0}
     decoded = read_json(clone.stage_report("extract"))["frames"] if "extract" in steps else 0

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines import versioning
+from pipelines import object_stores, versioning
 from pipelines.alias_history import last_words
-from pipelines.errors import WrongUseError
+from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.evidence import withdrawals
-from pipelines.evidence.commit import Commit, history
+from pipelines.evidence.commit import TABLES, Commit, with_data
 from pipelines.evidence.ledger_checks import entries_of
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
@@ -29,20 +29,18 @@ KINDS = ("patient", "video", "frame", "model")
 MIN_PREFIX = 8
 INDEX = "trace.sqlite"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sources (name TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS videos (
-    video_id TEXT PRIMARY KEY, patient_id TEXT, label TEXT, site TEXT, domain TEXT, split TEXT, present INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS versions (version TEXT PRIMARY KEY, commit_id TEXT, lineage_sha256 TEXT, data_version TEXT);
-CREATE TABLE IF NOT EXISTS uses (
-    video_id TEXT, version TEXT, role TEXT, shard TEXT, frames INTEGER, PRIMARY KEY (version, video_id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS aliases (alias TEXT PRIMARY KEY, version TEXT);
-CREATE TABLE IF NOT EXISTS withdrawn (patient_id TEXT PRIMARY KEY);
-CREATE INDEX IF NOT EXISTS videos_by_patient ON videos (patient_id);
-CREATE INDEX IF NOT EXISTS uses_by_video ON uses (video_id);
-"""
+FORMAT = 2  # of the index, and of the rules that fill it: one of another number is made again
+_TABLES = {
+    "sources": "(name TEXT PRIMARY KEY)",
+    "videos": "(video_id TEXT PRIMARY KEY, patient_id TEXT, label TEXT, site TEXT, domain TEXT, split TEXT,"
+    " present INTEGER) WITHOUT ROWID",
+    "versions": "(version TEXT PRIMARY KEY, commit_id TEXT, lineage_sha256 TEXT, data_version TEXT)",
+    "uses": "(video_id TEXT, version TEXT, role TEXT, shard TEXT, frames INTEGER, PRIMARY KEY (version, video_id))"
+    " WITHOUT ROWID",
+    "aliases": "(alias TEXT PRIMARY KEY, version TEXT)",
+    "withdrawn": "(patient_id TEXT PRIMARY KEY)",
+}
+_INDEXES = ("videos_by_patient ON videos (patient_id)", "uses_by_video ON uses (video_id)")
 _KNOWN_VIDEO = "INSERT OR IGNORE INTO videos VALUES (?, ?, ?, ?, ?, ?, 0)"
 _PRESENT_VIDEO = "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?, ?, 1)"
 _VERSIONS_OF = """
@@ -63,28 +61,47 @@ def run(workspace: Workspace, kind: str, name: str) -> dict[str, Any]:
         raise WrongUseError(
             "no_name", f"Which {kind}? None was named.", "Give its id; of a pseudonym or a hash, 8 characters do."
         )
-    with contextlib.closing(index(workspace)) as database:
-        return {"schema": "trace/1", "kind": kind} | _ANSWERS[kind](database, name)
-
-
-def index(workspace: Workspace) -> sqlite3.Connection:
-    """The index, up to date; made anew where it is lost or broken."""
-    path = workspace.state / INDEX
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        database = _opened(path)
-    except sqlite3.DatabaseError:
-        path.unlink()
-        database = _opened(path)
-    _bring_up_to_date(workspace, database)
-    return database
+        answer = _answer(workspace, kind, name)
+    except sqlite3.OperationalError as error:  # held by another one for too long, or a disk that is full
+        raise OutsideSystemError(
+            "index_busy", f"The index of the trace cannot be used: {error}.", "Ask again in a minute.", transient=True
+        ) from error
+    except sqlite3.DatabaseError:  # a damaged file
+        (workspace.state / INDEX).unlink()
+        answer = _answer(workspace, kind, name)
+    return {"schema": "trace/1", "kind": kind} | answer
+
+
+def _answer(workspace: Workspace, kind: str, name: str) -> dict[str, Any]:
+    with contextlib.closing(_opened(workspace.state / INDEX)) as database:
+        _bring_up_to_date(workspace, database)
+        return _ANSWERS[kind](database, name)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=20)
     database.row_factory = sqlite3.Row
-    database.executescript(_SCHEMA)
+    if _format(database) != FORMAT:
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            if _format(database) != FORMAT:  # still, now that nobody else can be at it
+                _make_tables(database)
     return database
+
+
+def _format(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    for table, columns in _TABLES.items():
+        database.execute(f"DROP TABLE IF EXISTS {table}")
+        database.execute(f"CREATE TABLE {table} {columns}")
+    for made in _INDEXES:
+        database.execute(f"CREATE INDEX {made}")
+    database.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 # --- filling ---------------------------------------------------------------------------------------
@@ -118,17 +135,16 @@ def _read_registered(workspace: Workspace, database: sqlite3.Connection, entry: 
     values = (version, commit.sha, entry.data["lineage_sha256"], commit.data_version)
     database.execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)", values)
     _add_videos(database, commit, _KNOWN_VIDEO)
-    _add_uses(database, version, commit.tables)
+    for table in TABLES:
+        _add_uses(database, version, _rows_used(commit, table))
 
 
 def _read_evaluated(workspace: Workspace, database: sqlite3.Connection, entry: Entry) -> None:
     """A later evaluation shows a version patients it had not seen."""
-    version = entry.subject.removeprefix("version ")
-    for commit in history(workspace):
-        if commit.data_version == entry.data["data_version"]:
-            _add_videos(database, commit, _KNOWN_VIDEO)
-            _add_uses(database, version, commit.table("data/test.csv") or [])
-            return
+    commit = with_data(workspace, entry.data["data_version"])
+    if commit is not None:
+        _add_videos(database, commit, _KNOWN_VIDEO)
+        _add_uses(database, entry.subject.removeprefix("version "), _rows_used(commit, "data/test.csv"))
 
 
 _READERS = {"registered": _read_registered, "evaluated": _read_evaluated}
@@ -147,6 +163,32 @@ def _read_today(workspace: Workspace, database: sqlite3.Connection, entries: lis
     database.executemany("INSERT INTO withdrawn VALUES (?)", patients)
 
 
+def _rows_used(commit: Commit, table: str) -> list[dict[str, Any]]:
+    """Rows of a table of the commit. Where it is lost, all videos that may have stood in it: better one too many.
+
+    OutsideSystemError while its remote cannot be asked: what is not known must not be remembered as unused.
+    """
+    rows = commit.table(table)
+    if rows is not None:
+        return [row | {"frames": int(row["frames"])} for row in rows]
+    if table not in commit.outs:
+        return []
+    try:
+        commit.ask_remote(table)
+    except object_stores.StoreUnreachableError as error:
+        raise OutsideSystemError(
+            "store_unreachable",
+            f"What commit {commit.sha[:12]} was built from is not known here, and its remote cannot be asked: {error}.",
+            "Make the remote reachable, or `dvc pull`; then ask again.",
+            transient=True,
+        ) from error
+    return [
+        {"video_id": video.video_id, "split": split, "shard": None, "frames": None}
+        for video in commit.videos.values()
+        if ((split := commit.splits.get(video.patient_id)) == "test") == (table == "data/test.csv")
+    ]
+
+
 def _add_videos(database: sqlite3.Connection, commit: Commit, statement: str) -> None:
     rows = (
         (v.video_id, v.patient_id, v.label, v.site, v.domain, commit.splits.get(v.patient_id))
@@ -155,8 +197,8 @@ def _add_videos(database: sqlite3.Connection, commit: Commit, statement: str) ->
     database.executemany(statement, rows)
 
 
-def _add_uses(database: sqlite3.Connection, version: str, rows: Iterable[dict[str, str]]) -> None:
-    values = ((row["video_id"], version, row["split"], row["shard"], int(row["frames"])) for row in rows)
+def _add_uses(database: sqlite3.Connection, version: str, rows: Iterable[dict[str, Any]]) -> None:
+    values = ((row["video_id"], version, row["split"], row["shard"], row["frames"]) for row in rows)
     database.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?, ?, ?, ?)", values)
 
 
@@ -181,7 +223,11 @@ def _frame(database: sqlite3.Connection, name: str) -> dict[str, Any]:
     if not number.isdigit():
         raise WrongUseError("no_frame", f"{name} names no frame.", "Write <video_id>:<frame_index>, as in 3fa08b12:17.")
     answer = _video(database, video)
-    shards = _rows(database, "SELECT DISTINCT shard, frames FROM uses WHERE video_id = ? ORDER BY shard", answer["id"])
+    shards = _rows(
+        database,
+        "SELECT DISTINCT shard, frames FROM uses WHERE video_id = ? AND shard NOT NULL ORDER BY shard",
+        answer["id"],
+    )
     if shards and not any(int(number) < row["frames"] for row in shards):
         raise WrongUseError("no_frame", f"The video has {shards[0]['frames']} frames.", "Frames are counted from 0.")
     return answer | {"id": f"{answer['id']}:{number}", "shards": [row["shard"] for row in shards]}

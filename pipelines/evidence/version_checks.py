@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,11 @@ def check_version(
     )
 
 
-def check_withdrawn(name: str, videos: Mapping[str, str], withdrawn: Collection[str]) -> Iterator[Check]:
-    """``videos`` maps video to patient: no version may rest on a patient whose consent was taken back."""
-    seen = sorted({patient for patient in videos.values() if patient in withdrawn})
+def check_withdrawn(name: str, patients: Iterable[str], withdrawn: Collection[str]) -> Iterator[Check]:
+    """No version may rest on a patient whose consent was taken back."""
     problems = [
-        Problem(object=f"patient {patient}", expected="not withdrawn", found=f"used by {name}") for patient in seen
+        Problem(object=f"patient {patient}", expected="not withdrawn", found=f"used by {name}")
+        for patient in sorted({patient for patient in patients if patient in withdrawn})
     ]
     yield from checked("withdrawn", name, problems)
 

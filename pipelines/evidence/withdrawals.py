@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipelines.ledger import Entry
@@ -15,7 +15,8 @@ PICTURES = ("report.html", "saliency_sheet.png")
 class Withdrawn:
     patients: frozenset[str]
     objects: frozenset[str]  # MD5 names of DVC objects that were purged
-    versions: frozenset[str]  # of the model, that saw one of the patients in any split
+    versions: Mapping[str, frozenset[str]]
+    """Of the model, that saw a patient in any split, also in a later evaluation: number -> these patients."""
 
 
 def of(entries: Iterable[Entry]) -> Withdrawn:
@@ -23,5 +24,13 @@ def of(entries: Iterable[Entry]) -> Withdrawn:
     return Withdrawn(
         patients=frozenset(entry.subject for entry in events),
         objects=frozenset(name for entry in events for name in entry.data.get("purged", [])),
-        versions=frozenset(number for entry in events for number in entry.data.get("versions", [])),
+        versions=_by_version(events),
     )
+
+
+def _by_version(events: Iterable[Entry]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for entry in events:
+        for number in entry.data.get("versions", []):
+            found.setdefault(number, set()).add(entry.subject)
+    return {number: frozenset(patients) for number, patients in found.items()}

@@ -13,8 +13,10 @@ import pytest
 from e2e.line import LCLSC, Line
 from faults import mutations
 
-from pipelines import code_digest, ledger, locks, manifest, register, registry
+from pipelines import code_digest, ledger, locks, manifest, object_stores, register, registry
+from pipelines.errors import OutsideSystemError
 from pipelines.evidence import audit, trace
+from pipelines.evidence.commit import TABLES
 from pipelines.evidence.object_checks import Sample
 from pipelines.workspace import Workspace
 
@@ -203,6 +205,33 @@ def test_the_trace_index_is_made_again_when_it_is_lost(built: Line, tmp_path: Pa
     before = trace.run(Workspace(root), "model", "1")
     (root / ".state" / "trace.sqlite").write_bytes(b"not a database, and longer than the header of one would be" * 3)
     assert trace.run(Workspace(root), "model", "1") == before
+
+
+def test_tables_that_cannot_be_read_now_are_not_remembered_as_unused(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    workspace, storage = Workspace(root), root / "remotes" / "storage"
+    before = trace.run(workspace, "model", "1")
+    (root / ".state" / "trace.sqlite").unlink()
+    shutil.rmtree(root / ".dvc" / "cache")
+    storage.rename(root / "elsewhere")
+    with pytest.raises(OutsideSystemError, match="cannot be asked"):
+        trace.run(workspace, "model", "1")
+    (root / "elsewhere").rename(storage)
+    assert trace.run(workspace, "model", "1") == before
+
+
+def test_of_lost_tables_every_video_that_may_have_stood_in_them_is_named(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    workspace = Workspace(root)
+    known = {video["video_id"]: video["role"] for video in trace.run(workspace, "model", "1")["videos"]}
+    commit = audit.head(workspace).commit
+    for path in TABLES:
+        for store in (root / ".dvc" / "cache", root / "remotes" / "storage"):
+            (store / object_stores.place(commit.outs[path]["md5"])).unlink()
+    (root / ".state" / "trace.sqlite").unlink()
+    found = {video["video_id"]: video["role"] for video in trace.run(workspace, "model", "1")["videos"]}
+    assert found.items() >= known.items()
+    assert trace.run(workspace, "frame", f"{min(known)}:3")["shards"] == []
 
 
 def test_a_raw_patient_id_comes_from_standard_input_only(built: Line) -> None:

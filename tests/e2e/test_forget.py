@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,42 @@ def test_of_two_versions_only_the_one_made_with_the_patient_suffers(
     assert _not_passed(line, "1") == set()
     assert _not_passed(line, "2") == {("withdrawn", "fail")}
     assert line.json("reproduce", "2", expect=3)["error"]["code"] == "withdrawn"
+
+
+def test_a_patient_of_a_later_evaluation_is_forgotten_and_does_not_end_the_model(
+    built: Line, phantoms: Path, tmp_path: Path
+) -> None:
+    """New test patients alone make no new version: version 1 met them in its second evaluation, after its commit."""
+    line = built.copy(tmp_path / "workspace")
+    batch = _for_testing(phantoms / "more", tmp_path / "batch")
+    taken = line.json("intake", str(batch))
+    assert taken["patients"] == {"test": 3}
+    report = line.json("retrain")
+    assert (report["status"], report["version"]) == ("up_to_date", "1")
+    video_id = taken["taken"][0]
+    data_version = line.json("status")["data_version"]
+    target = audit.find_target(Workspace(line.root), [], data_version)
+    assert video_id in {row["video_id"] for row in target.commit.tables}  # as built from these data, not as taken in
+
+    report = line.json("forget", line.json("trace", "video", video_id)["videos"][0]["patient_id"], "--yes")
+    assert report["versions"] == ["1"]
+    assert not list(line.root.glob("mlartifacts/*/artifacts/report.html"))
+    assert _not_passed(line, "1") == {("withdrawn", "fail")}
+
+    report = line.json("retrain")
+    assert (report["status"], report["version"]) == ("registered", "2")
+    assert _not_passed(line, "2") == set()
+
+
+def _for_testing(batch: Path, folder: Path) -> Path:
+    """The same batch, all of whose patients its manifest puts on the test side."""
+    shutil.copytree(batch, folder)
+    rows = list(csv.DictReader((folder / "manifest.csv").open()))
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]] if "split" in rows[0] else [*rows[0], "split"])
+        writer.writeheader()
+        writer.writerows(row | {"split": "test"} for row in rows)
+    return folder
 
 
 def _not_passed(line: Line, version: str) -> set[tuple[str, str]]:
