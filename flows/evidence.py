@@ -262,7 +262,9 @@ def forget(
 
 def gc(
     workspace: WorkspaceOption = HERE,
-    remotes: Annotated[bool, typer.Option("--remotes", help="Also in the DVC remotes.")] = False,
+    remotes: Annotated[
+        bool, typer.Option("--remotes", help="Also in the DVC remotes, from the workspace that promotes.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     json: JsonOption = False,
     debug: DebugOption = False,

@@ -31,6 +31,18 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def storage(workspace: Workspace) -> str:
+    """Where Ray keeps checkpoints: ``LCLSC_STORAGE`` on a cluster, else beside the workspace's other state."""
+    return os.environ.get("LCLSC_STORAGE") or str(workspace.state / "ray")
+
+
+def samples(workspace: Workspace) -> Path:
+    """Where mapped frames lie while trainings last: on this machine, or where all of a cluster's nodes see them."""
+    place = storage(workspace)
+    local = place == str(workspace.state / "ray") or "://" in place
+    return workspace.state / "samples" if local else Path(place) / "samples"
+
+
 @contextlib.contextmanager
 def runtime(workspace: Workspace) -> Iterator[None]:
     """Ray for the duration of a run; children join it by ``RAY_ADDRESS``. A cluster that is given stays up."""

@@ -66,16 +66,19 @@ def append(
 
 def read(path: Path) -> list[Entry]:
     """Every whole line; none where the file is missing. StageError for a line that is no entry."""
-    if not path.exists():
-        return []
-    return [_parse(line, number) for number, line in enumerate(_whole_lines(path), start=1)]
+    return parse(path.read_bytes()) if path.exists() else []
+
+
+def parse(content: bytes) -> list[Entry]:
+    """Every whole line of a ledger's bytes; StageError for a line that is no entry."""
+    return [_parse(line, number) for number, line in enumerate(_lines(content), start=1)]
 
 
 def verify(path: Path) -> list[str]:
     """What is wrong with the chain, one sentence a problem; empty when every line follows from the last."""
     problems = []
     prev = FIRST_PREV
-    for number, line in enumerate(_whole_lines(path) if path.exists() else [], start=1):
+    for number, line in enumerate(_lines(path.read_bytes()) if path.exists() else [], start=1):
         problems += _line_problems(line, number, prev)
         prev = sha256_bytes(line)
     if path.exists() and _torn(path.read_bytes()):
@@ -199,8 +202,8 @@ def _write(file: BinaryIO, data: bytes) -> None:
         raise
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1]
+def _lines(content: bytes) -> list[bytes]:
+    return content.split(b"\n")[:-1]
 
 
 def _torn(content: bytes) -> bool:

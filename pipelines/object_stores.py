@@ -6,6 +6,7 @@ deleted or altered since; these read the bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import versioning
-from pipelines.errors import LclscError
+from pipelines.errors import LclscError, OutsideSystemError
 from pipelines.files import md5_bytes
 from pipelines.workspace import Workspace
 
@@ -23,18 +24,29 @@ CACHE = "cache"
 Answer = TypeVar("Answer")
 
 
-class StoreUnreachableError(Exception):
+NO_OBJECT = "0" * 32
+
+
+class StoreUnreachableError(OutsideSystemError):
     """The store cannot be asked: whether it holds an object is unknown."""
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A cache or remote: an fsspec file system and the folder in it; ``unreachable`` says why it cannot be asked."""
+    """A cache or remote: an fsspec file system and the folder in it; ``unreachable`` says why it cannot be asked.
+
+    ``absent``: it is a folder of this machine that does not exist, never made or not mounted.
+    """
 
     name: str
     filesystem: Any = None
     root: str = ""
     unreachable: str = ""
+    absent: bool = False
+
+    def require(self) -> None:
+        """StoreUnreachableError unless it answers now."""
+        self.read(NO_OBJECT)
 
     def read(self, md5: str) -> bytes | None:
         """The object's bytes, whatever they are; None where it is not there."""
@@ -51,36 +63,49 @@ class ObjectStore:
 
     def delete(self, md5: str) -> bool:
         """True when it was there."""
-        self._require()
-        try:
-            self.filesystem.rm_file(self._path(md5))
-        except FileNotFoundError:
-            return False
+        with self._asked():
+            try:
+                self.filesystem.rm_file(self._path(md5))
+            except FileNotFoundError:
+                return False
         return True
 
     def list(self) -> Iterator[tuple[str, int]]:
         """Names and sizes of everything in it, sorted by name."""
-        self._require()
-        found = self.filesystem.find(f"{self.root}/files/md5", detail=True) if self.filesystem.exists(self.root) else {}
+        with self._asked():
+            there = self.filesystem.exists(self.root)
+            found = self.filesystem.find(f"{self.root}/files/md5", detail=True) if there else {}
         for path, facts in sorted(found.items()):
             yield "".join(path.split("/")[-2:]), int(facts["size"])
 
     def _ask(self, md5: str, question: Callable[[Any], Answer]) -> Answer | None:
-        self._require()
-        try:
-            with self.filesystem.open(self._path(md5), "rb") as file:
-                return question(file)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreUnreachableError(str(error)) from error
+        with self._asked():
+            try:
+                with self.filesystem.open(self._path(md5), "rb") as file:
+                    return question(file)
+            except FileNotFoundError:
+                return None
 
     def _path(self, md5: str) -> str:
         return f"{self.root}/{place(md5)}"
 
-    def _require(self) -> None:
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Whatever a client raises (each has errors of its own) becomes one error that names the store."""
         if self.unreachable:
-            raise StoreUnreachableError(self.unreachable)
+            raise self._no_answer(self.unreachable)
+        try:
+            yield
+        except Exception as error:
+            raise self._no_answer(str(error) or type(error).__name__) from error
+
+    def _no_answer(self, why: str) -> StoreUnreachableError:
+        return StoreUnreachableError(
+            "store_unreachable",
+            f"The object store {self.name} cannot be asked: {why.rstrip('.')}.",
+            "See that its disk is mounted or its server answers, and that .dvc/config names it right; then try again.",
+            transient=True,
+        )
 
 
 def place(md5: str) -> str:
@@ -110,5 +135,5 @@ def remote(workspace: Workspace, name: str) -> ObjectStore:
 
 def _folder(name: str, root: Path) -> ObjectStore:
     if not root.is_dir():
-        return ObjectStore(name, unreachable=f"{name} is not there")
+        return ObjectStore(name, unreachable=f"{root} is not there", absent=True)
     return ObjectStore(name, LocalFileSystem(), str(root))

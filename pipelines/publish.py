@@ -29,7 +29,7 @@ from pipelines.registry import Registry, Version
 from pipelines.report import page, pairs
 from pipelines.report.figures import confusion_matrix
 from pipelines.report.sheet import Pair, Tile, png_bytes, saliency_sheet
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, private_folder
 
 
 def run(
@@ -136,7 +136,7 @@ def _pairs(workspace: Workspace, store: Registry, champion: Mapping[str, Any] | 
         package = store.download(rival)
         picked = pairs.picks(workspace, gate.score_package(package, videos, workspace.state / "scores"))
         shown = [(change, before, after) for change, group in picked.items() for before, after in group]
-        maps = _maps(package, {video: files[video] for video in videos}, [before for _, before, _ in shown])
+        maps = _maps(workspace, package, {video: files[video] for video in videos}, [before for _, before, _ in shown])
     except OutsideSystemError:
         return []
     tiles = _tiles(workspace, [after for _, _, after in shown])
@@ -154,15 +154,21 @@ def _seen_by_champion(tile: Tile, pick: page.Pick, saliency: Image.Image) -> Til
     return dataclasses.replace(tile, saliency_SS=map_SS, caption=pick.caption, correct=pick.correct)
 
 
-def _maps(package: Path, files: Mapping[str, Path], picks: Sequence[page.Pick]) -> dict[tuple[str, int], Image.Image]:
-    """(video_id, frame_index) -> saliency as the packaged model draws it, in a process of its own."""
+def _maps(
+    workspace: Workspace, package: Path, files: Mapping[str, Path], picks: Sequence[page.Pick]
+) -> dict[tuple[str, int], Image.Image]:
+    """(video_id, frame_index) -> saliency as the packaged model draws it, in a process of its own.
+
+    The maps pass through a folder that ``forget`` empties: a run that is killed leaves them there.
+    """
     request: dict[str, dict[str, Any]] = {}
     for pick in picks:
         one = request.setdefault(pick.video_id, {"path": str(files[pick.video_id].resolve()), "frames": []})
         one["frames"].append(pick.frame_index)
     if not request:
         return {}
-    with tempfile.TemporaryDirectory(prefix="lclsc-look-") as name:
+    folder = private_folder(workspace.state / "scores")
+    with tempfile.TemporaryDirectory(dir=folder, prefix="lclsc-look-") as name:
         asked, said = Path(name) / "request.json", Path(name) / "said.json"
         write_json(asked, request)
         child.run("look_child.py", package, asked, said)

@@ -7,7 +7,6 @@ Params  train
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -58,10 +57,10 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
     cluster.connect(workspace)
     count = workers.worker_count(params.train.logical_shards)
     name = f"{keys.train_key(workspace, workers=count)}-ray{ray.__version__}"
-    storage = _storage(workspace)
+    storage = cluster.storage(workspace)
     require_shared(storage)
     _forget_other_runs(workspace, name)
-    with _progress_channel(params) as channel, _sample_folder(workspace, storage, name) as folder:
+    with _progress_channel(params) as channel, _sample_folder(cluster.samples(workspace) / name) as folder:
         train, validation = (_samples(workspace, table, card["classes"], split, folder) for split in SPLITS)
         if "://" in storage:
             train, validation = _in_memory(train), _in_memory(validation)
@@ -149,19 +148,17 @@ def _show(channel: Any, tracker: progress.Tracker, stop: threading.Event) -> Non
 
 
 @contextmanager
-def _sample_folder(workspace: Workspace, storage: str, name: str) -> Iterator[Path]:
-    """Where the mapped frames lie while a training lasts: on this machine, or where all of a cluster's nodes see it.
+def _sample_folder(folder: Path) -> Iterator[Path]:
+    """Holds the mapped frames while a training lasts.
 
     What a killed training left is swept first: patients' frames must not linger.
     """
-    local = storage == str(workspace.state / "ray") or "://" in storage
-    parent = workspace.state / "samples" if local else Path(storage) / "samples"
-    shutil.rmtree(parent / name, ignore_errors=True)
-    private_folder(parent / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    private_folder(folder)
     try:
-        yield parent / name
+        yield folder
     finally:
-        shutil.rmtree(parent / name, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _samples(workspace: Workspace, table: pd.DataFrame, classes: list[str], split: str, folder: Path) -> Samples:
@@ -229,11 +226,6 @@ def _require_data(table: pd.DataFrame, classes: list[str]) -> None:
                 f"No kept frame belongs to the split {split}.",
                 "Take in more patients, or look at reports/extract.json: why were frames dropped?",
             )
-
-
-def _storage(workspace: Workspace) -> str:
-    """Where Ray keeps checkpoints: ``LCLSC_STORAGE`` on a cluster, else beside the workspace's other state."""
-    return os.environ.get("LCLSC_STORAGE") or str(workspace.state / "ray")
 
 
 def require_shared(storage: str, blind_nodes: Callable[[Path], list[str]] = cluster.blind_nodes) -> None:

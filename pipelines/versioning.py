@@ -162,19 +162,43 @@ def fast_forward(workspace: Workspace) -> None:
     if remote is None:
         return
     git(workspace, "fetch", "--quiet", remote)
-    upstream = f"refs/remotes/{remote}/{branch(workspace)}"
-    if not _succeeds(workspace, "rev-parse", "--verify", "--quiet", upstream):
-        return
-    if _succeeds(workspace, "merge-base", "--is-ancestor", upstream, "HEAD"):
+    upstream = _upstream(workspace, remote)
+    if upstream is None or _is_ancestor(workspace, upstream, "HEAD"):
         return
     with _writing(workspace):
         merged = _succeeds(workspace, "merge", "--ff-only", "--quiet", upstream)
     if not merged:
-        raise OutsideSystemError(
-            "history_diverged",
-            f"This workspace and {remote} hold different commits.",
-            "Rebase or reset the branch by hand; retraining never merges.",
-        )
+        raise _diverged(remote)
+
+
+def fetch_all(workspace: Workspace) -> None:
+    """Learn of all branches and tags that others pushed, and change no file; or refuse a history that diverged."""
+    remote = git_remote(workspace)
+    if remote is None:
+        return
+    git(workspace, "fetch", "--quiet", "--tags", remote, f"+refs/heads/*:refs/remotes/{remote}/*")
+    upstream = _upstream(workspace, remote)
+    if upstream is None or _is_ancestor(workspace, upstream, "HEAD") or _is_ancestor(workspace, "HEAD", upstream):
+        return
+    raise _diverged(remote)
+
+
+def _upstream(workspace: Workspace, remote: str) -> str | None:
+    """The remote's branch of the same name, as last fetched."""
+    name = f"refs/remotes/{remote}/{branch(workspace)}"
+    return name if _succeeds(workspace, "rev-parse", "--verify", "--quiet", name) else None
+
+
+def _is_ancestor(workspace: Workspace, older: str, newer: str) -> bool:
+    return _succeeds(workspace, "merge-base", "--is-ancestor", older, newer)
+
+
+def _diverged(remote: str) -> OutsideSystemError:
+    return OutsideSystemError(
+        "history_diverged",
+        f"This workspace and {remote} hold different commits.",
+        "Rebase or reset the branch by hand; lclsc never merges.",
+    )
 
 
 def take_over(workspace: Workspace) -> None:

@@ -41,6 +41,11 @@ class Commit:
     workspace: Workspace
     sha: str
 
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"commit {self.sha[:12]}"
+
     def read(self, path: str) -> bytes | None:
         """A file of the commit; None where it has none."""
         return versioning.file_at(self.workspace, self.sha, path)
@@ -181,6 +186,21 @@ class Commit:
                 if content is not None:
                     return content
         return None
+
+
+class WorkingTree(Commit):
+    """What stands in the workspace now, committed or not, read as if it were a commit."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace, "")
+
+    @property
+    def label(self) -> str:
+        return "the working tree"
+
+    def read(self, path: str) -> bytes | None:
+        place = self.workspace.root / path
+        return place.read_bytes() if place.is_file() else None
 
 
 def _parsed(text: str) -> Any:

@@ -4,9 +4,10 @@ Reads   the trace index, git history
 Writes  ledger event ``withdrawn``; manifest.csv, provenance.csv, videos/, masks/ (committed); shards; DVC's cache
         and remotes; report pages and sheets of versions that saw the patient; quarantine/; .state/
 
-The event is written first and says what will be deleted, so a forget that was killed is finished by doing it
-again. Pseudonyms in git's history and in the ledger stay: without the key they lead to nobody, and without them
-nobody could show that the patient was forgotten.
+Every store is asked first: nothing is changed where one does not answer, or where it cannot be known which
+objects are the patient's. Then the event is written and says what will be deleted, so a forget that was killed
+is finished by doing it again. Pseudonyms in git's history and in the ledger stay: without the key they lead to
+nobody, and without them nobody could show that the patient was forgotten.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipelines import ledger, manifest, prediction_log, progress, registry, versioning
+from pipelines import cluster, ledger, manifest, prediction_log, progress, registry, versioning
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.commit import WorkingTree
+from pipelines.evidence.withdrawals import Withdrawn
 from pipelines.intake import near_copy_check, quarantine
 from pipelines.registry import Registry
 from pipelines.shards import ShardIndex
 from pipelines.workspace import Workspace
 
-WITH_PIXELS = ("scores", "observed", "ray", "reproduce", "packages")
+WITH_PIXELS = ("scores", "observed", "ray", "samples", "reproduce", "packages")
 """Folders of .state that hold frames, maps of them, or what was computed frame by frame; all can be made again."""
 
 
@@ -53,24 +56,29 @@ def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> For
     found = trace.run(workspace, "patient", patient)
     patient_id = found["id"]
     videos = {video["video_id"] for video in found["videos"]}
-    purged = retention.of_videos(retention.objects(retention.commits(workspace)), videos)
     versions = [version["version"] for version in found["versions"]]
-    _note(workspace, patient_id, videos, versions, {stored.md5 for stored in purged})
+    known = withdrawals.of(ledger.read(workspace.ledger))
+    stores = retention.stores(workspace, versioning.remotes(workspace))
+    named = retention.named(chain(retention.commits(workspace), [WorkingTree(workspace)]))
+    retention.refuse_unnamed(named, stores)
+    purged = retention.of_videos(named.objects, videos)
+    _note(workspace, patient_id, known, videos, versions, {stored.md5 for stored in purged})
     _leave_tables(workspace, patient_id, videos)
     _remove_files(workspace, videos, logs)
     _remove_set_aside(workspace, patient_id)
     versioning.commit(workspace, (*versioning.OWN_INPUTS, "ledger.jsonl"), f"Withdraw {patient_id}")
     with progress.track("forget", len(purged), "objects") as tracker:
-        removed = retention.remove(workspace, purged, lambda count: tracker.advance(by=count))
+        removed = retention.remove(stores, purged, lambda count: tracker.advance(by=count))
     aliases = _mark(workspace, patient_id, versions)
     versioning.push_inputs(workspace)
     versioning.push_commits(workspace)
     return Forgotten(patient_id=patient_id, videos=sorted(videos), versions=versions, aliases=aliases, objects=removed)
 
 
-def _note(workspace: Workspace, patient_id: str, videos: set[str], versions: list[str], purged: set[str]) -> None:
+def _note(
+    workspace: Workspace, patient_id: str, known: Withdrawn, videos: set[str], versions: list[str], purged: set[str]
+) -> None:
     """Once; a call that finishes a killed one, or finds more, adds only what is new."""
-    known = withdrawals.of(entries_of(workspace))
     if patient_id in known.patients and purged <= known.objects:
         return
     data = {"videos": sorted(videos), "versions": versions, "purged": sorted(purged - known.objects)}
@@ -91,8 +99,10 @@ def _remove_files(workspace: Workspace, videos: set[str], logs: Sequence[Path]) 
     for path in (path for folder in folders if folder.exists() for path in folder.iterdir()):
         if path.name.split(".")[0].split("-")[0] in videos:
             _remove(path)
-    for name in WITH_PIXELS:
-        _remove(workspace.state / name)
+    for path in (*(workspace.state / name for name in WITH_PIXELS), cluster.samples(workspace)):
+        _remove(path)
+    for path in (workspace.state / "runner").glob("lclsc-*"):  # the rest of it is a running flow server's own
+        _remove(path)
     near_copy_check.Store(workspace).forget(videos)
     for log in (workspace.served, *logs):
         prediction_log.remove(log, videos)
@@ -130,7 +140,7 @@ def _mark(workspace: Workspace, patient_id: str, versions: Iterable[str]) -> dic
             store.set_version_tag(number, "withdrawn", ",".join(patients))
             _remove_pictures(store, version.run_id)
     if store.is_promoter():
-        store.mark_ledger(entries_of(workspace)[-1])
+        store.mark_ledger(ledger.read(workspace.ledger)[-1])
     return {alias: number for alias, number in sorted(store.aliases().items()) if number in numbers}
 
 

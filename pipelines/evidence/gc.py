@@ -1,7 +1,9 @@
 """gc: free what no registered version and no branch needs any more.
 
-Reads   git, the ledger, folder listings
+Reads   git (with ``remotes`` also what others pushed to it), the ledger, folder listings
 Writes  deletes objects of the cache, and with ``remotes`` of the remotes; nothing with ``dry_run``
+
+What cannot be read might need everything: then nothing is deleted.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines import object_stores, progress, versioning
+from pipelines import alias_history, ledger, progress, versioning
 from pipelines.errors import StageError
 from pipelines.evidence import retention
-from pipelines.evidence.commit import Commit
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.commit import Commit, WorkingTree
+from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 
 
@@ -29,16 +31,19 @@ class Freed:
 
 
 def run(workspace: Workspace, *, remotes: bool, dry_run: bool) -> Freed:
-    """Keep every object of the registered versions' commits and of the tips of all branches."""
-    needed = {stored.md5 for stored in retention.objects(_kept(workspace))}
-    stores = [object_stores.cache(workspace)]
+    """Keep every object of the registered versions' commits, of the tips of all branches and of the working tree."""
     if remotes:
-        stores += [object_stores.remote(workspace, name) for name in versioning.remotes(workspace)]
+        versioning.fetch_all(workspace)
+    ledgers = _ledgers(workspace)
+    if remotes:
+        _require_promoter(workspace, ledgers)
+    needed = _needed(workspace, ledgers)
+    stores = retention.stores(workspace, versioning.remotes(workspace) if remotes else ())
     count = size = 0
     for store in stores:
-        loose = [(md5, length) for md5, length in store.list() if md5 not in needed]
+        loose = sorted((md5.endswith(".dir"), md5, length) for md5, length in store.list() if md5 not in needed)
         with progress.track(f"free {store.name}", len(loose), "objects") as tracker:
-            for md5, length in loose:
+            for _, md5, length in loose:  # listings last: killed half way, what is left can still be named
                 count, size = count + 1, size + length
                 if not dry_run:
                     store.delete(md5)
@@ -46,14 +51,52 @@ def run(workspace: Workspace, *, remotes: bool, dry_run: bool) -> Freed:
     return Freed(kept=len(needed), freed=count, bytes=size, dry_run=dry_run)
 
 
-def _kept(workspace: Workspace) -> list[Commit]:
-    registered = {str(entry.data["commit"]) for entry in entries_of(workspace) if entry.event == "registered"}
-    kept = [Commit(workspace, sha) for sha in sorted(registered | set(versioning.tips(workspace)))]
-    lost = [commit.sha for commit in kept if commit.unlisted]
-    if lost:
+def _ledgers(workspace: Workspace) -> list[list[Entry]]:
+    """The ledger as it stands and as each branch has it: a file that was lost or cut off here hides no version."""
+    found = [ledger.read(workspace.ledger)]
+    for sha in versioning.tips(workspace):
+        try:
+            found.append(ledger.parse(versioning.file_at(workspace, sha, "ledger.jsonl") or b""))
+        except StageError as error:
+            raise StageError(
+                error.code,
+                f"Commit {sha[:12]}, a branch or a tag: {error.cause}",
+                "Commit a whole ledger.jsonl there, or delete that branch or tag; nothing was deleted.",
+            ) from None
+    return found
+
+
+def _require_promoter(workspace: Workspace, ledgers: list[list[Entry]]) -> None:
+    """Remotes are shared: the workspace that moves the aliases is the one that frees them."""
+    named = alias_history.promoter(max(ledgers, key=len))
+    if named not in (None, versioning.clone_id(workspace)):
+        raise StageError(
+            "not_promoting",
+            f"The remotes are freed by the workspace that moves the aliases ({str(named)[:8]}), and this is another.",
+            "Run it there, or without --remotes to free this workspace's cache only; nothing was deleted.",
+        )
+
+
+def _needed(workspace: Workspace, ledgers: list[list[Entry]]) -> set[str]:
+    found = retention.named(_kept(workspace, ledgers))
+    if found.lost:
         raise StageError(
             "listing_lost",
-            f"What commit {lost[0][:12]} needs cannot be known: the listing of a folder is lost.",
+            f"What {found.lost[0]} needs cannot be known: the listing of a folder is lost.",
             "Run `lclsc audit` on it and restore the listing first; nothing was deleted.",
         )
-    return kept
+    return {stored.md5 for stored in found.objects}
+
+
+def _kept(workspace: Workspace, ledgers: list[list[Entry]]) -> list[Commit]:
+    entries = (entry for one in ledgers for entry in one if entry.event == "registered")
+    registered = {str(entry.data["commit"]): entry.subject for entry in entries}
+    for sha, version in sorted(registered.items()):
+        if versioning.find_commit(workspace, sha) is None:
+            raise StageError(
+                "commit_missing",
+                f"What {version} needs cannot be known: its commit {sha[:12]} is not in this clone.",
+                "Fetch the branch that holds it (a shallow clone: `git fetch --unshallow`); nothing was deleted.",
+            )
+    commits = [Commit(workspace, sha) for sha in sorted({*registered, *versioning.tips(workspace)})]
+    return [*commits, WorkingTree(workspace)]

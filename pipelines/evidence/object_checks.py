@@ -104,5 +104,5 @@ def _look(store_of: Callable[[StoredObject], ObjectStore], stored: StoredObject)
     try:
         found = store.hash(stored.md5, algorithm)
     except StoreUnreachableError as error:
-        return Problem(object=name, expected=expected, found=str(error), unknown=True)
+        return Problem(object=name, expected=expected, found=error.cause, unknown=True)
     return None if found == expected else Problem(object=name, expected=expected, found=found or "missing")

@@ -1,16 +1,29 @@
 """Which DVC objects belong to whom, over the whole history; and how they are removed.
 
-Reads   git history of dvc.lock and the pointer files, and the folder listings they name
+Reads   git history of dvc.lock and the pointer files, these files as they stand, and the folder listings they name
 Writes  with ``remove``: objects of the cache and of the remotes are deleted
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+import yaml
 
 from pipelines import object_stores, versioning
+from pipelines.errors import StageError
 from pipelines.evidence.commit import POINTERS, Commit, StoredObject
+from pipelines.object_stores import ObjectStore
 from pipelines.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What commits name; ``lost`` are the labels of those with a folder whose listing no store has."""
+
+    objects: set[StoredObject]
+    lost: list[str]
 
 
 def commits(workspace: Workspace) -> Iterator[Commit]:
@@ -19,8 +32,53 @@ def commits(workspace: Workspace) -> Iterator[Commit]:
         yield Commit(workspace, sha)
 
 
-def objects(found: Iterable[Commit]) -> set[StoredObject]:
-    return {stored for commit in found for stored in commit.objects}
+def named(found: Iterable[Commit]) -> Named:
+    """The objects that any of them names. StageError where one's files cannot be read."""
+    objects: set[StoredObject] = set()
+    lost = []
+    for commit in found:
+        try:
+            objects.update(commit.objects)
+            lost += [commit.label] if commit.unlisted else []
+        except (yaml.YAMLError, ValueError, KeyError, TypeError):
+            raise StageError(
+                "pointers_damaged",
+                f"What {commit.label} needs cannot be known: dvc.lock or a .dvc file of it is damaged.",
+                "Restore the file with git, a merge may have left its marks in it; nothing was deleted.",
+            ) from None
+    return Named(objects=objects, lost=lost)
+
+
+def stores(workspace: Workspace, remotes: Iterable[str]) -> list[ObjectStore]:
+    """The cache and these remotes, each of which answers. StoreUnreachableError names one that does not.
+
+    A folder that was never made is left out: it holds nothing. Before dvc.lock is first committed nothing was pushed
+    to a remote; later on, one that is not there is a disk that is not mounted.
+    """
+    pushed = bool(versioning.commits_touching(workspace, ("dvc.lock",), everywhere=True))
+    cache = object_stores.cache(workspace)
+    found = [] if cache.absent else [cache]
+    for store in (object_stores.remote(workspace, name) for name in remotes):
+        if pushed or not store.absent:
+            found.append(store)
+    for store in found:
+        store.require()
+    return found
+
+
+def refuse_unnamed(found: Named, places: Iterable[ObjectStore]) -> None:
+    """Where a listing is lost, a stored object that no other names may be anybody's."""
+    if not found.lost:
+        return
+    known = {stored.md5 for stored in found.objects}
+    if any(md5 not in known for store in places for md5, _ in store.list()):
+        raise StageError(
+            "listing_lost",
+            f"The listing of a folder of {found.lost[0]} is lost, and objects are stored that nothing else names: "
+            "whose they are cannot be known.",
+            "Restore the listing (`lclsc audit` names it), or let `lclsc gc --remotes` delete what nothing needs, "
+            "and try again; nothing was changed.",
+        )
 
 
 def of_videos(found: Collection[StoredObject], videos: Collection[str]) -> set[StoredObject]:
@@ -37,12 +95,10 @@ def _video_of(path: str) -> str:
     return "" if folder is None else path.removeprefix(folder).split("/")[0].split(".")[0].split("-")[0]
 
 
-def remove(workspace: Workspace, names: Collection[StoredObject], advance: Callable[[int], None]) -> int:
-    """Delete objects from cache and remotes; what is gone already is no matter. Returns how many files went."""
+def remove(places: Collection[ObjectStore], names: Collection[StoredObject], advance: Callable[[int], None]) -> int:
+    """Delete objects from all of ``places``; what is gone already is no matter. Returns how many files went."""
     removed = 0
-    cache = object_stores.cache(workspace)
-    remotes = {name: object_stores.remote(workspace, name) for name in versioning.remotes(workspace)}
     for stored in sorted(names, key=lambda one: one.md5):
-        removed += cache.delete(stored.md5) + sum(store.delete(stored.md5) for store in remotes.values())
+        removed += sum(store.delete(stored.md5) for store in places)
         advance(1)
     return removed
