@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines import object_stores, versioning
+from pipelines import versioning
 from pipelines.alias_history import last_words
 from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.evidence import withdrawals
@@ -166,22 +166,14 @@ def _read_today(workspace: Workspace, database: sqlite3.Connection, entries: lis
 def _rows_used(commit: Commit, table: str) -> list[dict[str, Any]]:
     """Rows of a table of the commit. Where it is lost, all videos that may have stood in it: better one too many.
 
-    OutsideSystemError while its remote cannot be asked: what is not known must not be remembered as unused.
+    StoreUnreachableError while its remote cannot be asked: what is not known must not be remembered as unused.
     """
     rows = commit.table(table)
     if rows is not None:
         return [row | {"frames": int(row["frames"])} for row in rows]
     if table not in commit.outs:
         return []
-    try:
-        commit.ask_remote(table)
-    except object_stores.StoreUnreachableError as error:
-        raise OutsideSystemError(
-            "store_unreachable",
-            f"What commit {commit.sha[:12]} was built from is not known here, and its remote cannot be asked: {error}.",
-            "Make the remote reachable, or `dvc pull`; then ask again.",
-            transient=True,
-        ) from error
+    commit.ask_remote(table)
     return [
         {"video_id": video.video_id, "split": split, "shard": None, "frames": None}
         for video in commit.videos.values()
