@@ -20,7 +20,7 @@ from typing import Any
 from pipelines import ledger, manifest, prediction_log, progress, registry, versioning
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.intake import near_copy_check, quarantine
 from pipelines.registry import Registry
 from pipelines.shards import ShardIndex

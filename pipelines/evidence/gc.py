@@ -13,7 +13,7 @@ from pipelines import object_stores, progress, versioning
 from pipelines.errors import StageError
 from pipelines.evidence import retention
 from pipelines.evidence.commit import Commit
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.workspace import Workspace
 
 

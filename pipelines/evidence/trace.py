@@ -21,7 +21,7 @@ from pipelines.alias_history import last_words
 from pipelines.errors import WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.commit import Commit, history
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 
