@@ -108,13 +108,19 @@ def _read(path: Path, kind: type[Row]) -> list[Row]:
 def _parse(text: str, name: str, kind: type[Row]) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     expected = [field.name for field in dataclasses.fields(kind)]
-    if reader.fieldnames != expected:
+    try:
+        columns, rows = reader.fieldnames, list(reader)
+    except csv.Error as error:
+        raise StageError("table_row", f"{name} is no CSV table: {error}.", "Restore it with git.") from None
+    if columns != expected:
         raise StageError(
             "table_header",
-            f"{name} has the columns {reader.fieldnames}; expected {expected}.",
+            f"{name} has the columns {columns}; expected {expected}.",
             "Restore it with git; only `lclsc intake` writes it.",
         )
-    return [kind(**row) for row in reader]
+    if any(None in row or None in row.values() for row in rows):
+        raise StageError("table_row", f"{name} has a row of too many or too few cells.", "Restore it with git.")
+    return [kind(**row) for row in rows]
 
 
 def _write(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:

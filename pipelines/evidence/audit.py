@@ -9,20 +9,23 @@ commit's data with a model on top.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipelines import ledger, locks, progress, registry, versioning
-from pipelines.errors import WrongUseError
+from pipelines.errors import LclscError, StageError, WrongUseError
 from pipelines.evidence import withdrawals
-from pipelines.evidence.check import Check, Verdict, checked, differing, guarded, verdict_of
+from pipelines.evidence.check import DAMAGE, Check, Verdict, checked, differing, guarded, unless_moving, verdict_of
 from pipelines.evidence.check import Problem as Problem
-from pipelines.evidence.commit import Commit, with_data
+from pipelines.evidence.commit import DEFAULT_NAME, Commit, with_data
 from pipelines.evidence.copy_checks import check_copies
 from pipelines.evidence.data_checks import check_data
-from pipelines.evidence.ledger_checks import check_aliases, check_ledger, check_marks, entries_of
+from pipelines.evidence.ledger_checks import check_aliases, check_ledger, check_marks
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.evidence.object_checks import Sample, check_objects, check_places
 from pipelines.evidence.pixel_checks import check_pixels
 from pipelines.evidence.registry_checks import check_registry
@@ -48,6 +51,7 @@ class Target:
 class Snapshot:
     """What belongs together: the registry (None where there is none), its aliases and the ledger's entries."""
 
+    here: Commit  # checked out
     store: Registry | None
     versions: list[Version]  # that are complete, oldest first
     entries: list[Entry]
@@ -55,6 +59,11 @@ class Snapshot:
     marks: dict[str, str]  # tags of the model itself
     moving: bool  # somebody was at work on aliases all the while
     busy: bool  # somebody holds the workspace
+
+    def is_moving(self) -> bool:
+        """Does somebody write in the workspace, or did since this was taken?"""
+        workspace = self.here.workspace
+        return self.busy or _in_use(workspace) or versioning.find_commit(workspace, "HEAD") != self.here.sha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +101,8 @@ def run(
     """
     with ExitStack() as stack:
         snapshot = _snapshot(workspace, stack)
-        targets = _targets(workspace, snapshot.versions, names, everything=everything)
-        checks = list(_checks(workspace, snapshot, targets, sample))
+        targets, lost = _targets(workspace, snapshot.versions, names, everything=everything)
+        checks = [*lost, *_checks(workspace, snapshot, targets, sample)]
     checks += _copy_checks(snapshot.entries, targets, sample, deep=deep)
     checks += _pixel_checks(snapshot.entries, targets) if deep else []
     report = AuditReport(targets=[target.name for target in targets], sample=sample, checks=checks)
@@ -107,25 +116,49 @@ def run(
 def _snapshot(workspace: Workspace, stack: ExitStack) -> Snapshot:
     """Ledger and registry between two moves of an alias; a move that does not end leaves them as they are found."""
     with ledger.held_still(workspace, "registry") as still:
-        store = stack.enter_context(registry.read_only(workspace, head(workspace).commit.model_name))
+        here = head(workspace).commit  # before ``busy``: who ends in between has moved it
+        store = stack.enter_context(registry.read_only(workspace, _model_name(here)))
         return Snapshot(
+            here=here,
             store=store,
             versions=[version for version in store.versions() if version.complete] if store else [],
             marks=store.marks() if store else {},  # before the ledger: they may speak of no line that is not read yet
             entries=entries_of(workspace),
             aliases=store.aliases() if store else {},
             moving=not still,
-            busy=locks.holder(workspace) is not None,
+            busy=_in_use(workspace),
         )
+
+
+def _model_name(here: Commit) -> str:
+    """As last committed so that it can be read; of a commit where it cannot, ``settings`` tells."""
+    for sha in (here.sha, *versioning.commits_touching(here.workspace, ("params.yaml",))):
+        with contextlib.suppress(LclscError):
+            return Commit(here.workspace, sha).model_name
+    return DEFAULT_NAME
+
+
+def _in_use(workspace: Workspace) -> bool:
+    try:
+        return locks.holder(workspace) is not None
+    except OSError:
+        return False  # a medium that cannot be written to holds no writer
 
 
 def _checks(workspace: Workspace, snapshot: Snapshot, targets: list[Target], sample: Sample) -> Iterator[Check]:
     yield from _workspace_checks(workspace, snapshot)
-    here = head(workspace).commit
-    total = 3 * sum(len(sample.of(target.commit.objects)) for target in targets)
+    total = 3 * sum(_count(target, sample) for target in targets)
     with progress.track("audit", total, "objects") as tracker:
         for target in targets:
-            yield from _target_checks(snapshot, target, here, sample, lambda count: tracker.advance(by=count))
+            yield from _target_checks(snapshot, target, sample, lambda count: tracker.advance(by=count))
+
+
+def _count(target: Target, sample: Sample) -> int:
+    """Objects that will be read; none where they cannot be listed, which ``objects`` tells."""
+    try:
+        return len(sample.of(target.commit.objects))
+    except DAMAGE:
+        return 0
 
 
 def _copy_checks(entries: list[Entry], targets: list[Target], sample: Sample, *, deep: bool) -> Iterator[Check]:
@@ -143,42 +176,58 @@ def _pixel_checks(entries: list[Entry], targets: list[Target]) -> Iterator[Check
 
 
 def _workspace_checks(workspace: Workspace, snapshot: Snapshot) -> Iterator[Check]:
-    yield from check_ledger(workspace)
-    yield from check_aliases(snapshot.entries, snapshot.aliases, moving=snapshot.moving)
-    damage = versioning.damaged_git_objects(workspace)
-    yield from checked(
-        "git_objects", "the repository", (Problem(object="git", expected="whole", found=line) for line in damage)
-    )
-    changed = versioning.changed_files(workspace, OWN_FILES)
-    edits = (Problem(object=path, expected="as committed", found="changed", unknown=snapshot.busy) for path in changed)
-    yield from checked("clean", "tables, parameters, code digests", edits)
+    entries, moving = snapshot.entries, snapshot.moving
+    yield from guarded("ledger_chain", "ledger.jsonl", check_ledger(workspace))
+    yield from guarded("aliases", "the registry's aliases", check_aliases(entries, snapshot.aliases, moving=moving))
+    yield from guarded("git_objects", "the repository", _check_git(workspace))
+    yield from guarded("settings", "params.yaml", _check_settings(snapshot.here))
+    yield from guarded("clean", "tables, parameters, code digests", _check_clean(workspace, snapshot))
     if snapshot.versions:
-        yield from check_marks(snapshot.entries, snapshot.marks, moving=snapshot.moving)
+        marks = check_marks(entries, snapshot.marks, moving=moving)
+        yield from guarded("ledger_anchored", "the registered model's tags", marks)
     if snapshot.store:
-        unnoted = _unnoted(snapshot.versions, snapshot.entries)
-        yield from checked("versions_noted", "versions in the registry", unnoted)
+        unnoted = checked("versions_noted", "versions in the registry", _unnoted(snapshot.versions, entries))
+        yield from guarded("versions_noted", "versions in the registry", unnoted)
+
+
+def _check_git(workspace: Workspace) -> Iterator[Check]:
+    damage = versioning.damaged_git_objects(workspace)
+    problems = (Problem(object="git", expected="whole", found=line) for line in damage)
+    yield from checked("git_objects", "the repository", problems)
+
+
+def _check_settings(here: Commit) -> Iterator[Check]:
+    yield Check(name="settings", verdict="pass", object=f"params.yaml of the model {here.model_name}")
+
+
+def _check_clean(workspace: Workspace, snapshot: Snapshot) -> Iterator[Check]:
+    changed = versioning.changed_files(workspace, OWN_FILES)
+    edits = (Problem(object=path, expected="as committed", found="changed") for path in changed)
+    yield from checked("clean", "tables, parameters, code digests", unless_moving(edits, snapshot.is_moving))
 
 
 def _unnoted(versions: list[Version], entries: list[Entry]) -> Iterator[Problem]:
     """The ledger and the registry list the same versions: none appeared or vanished behind its back."""
-    noted = {str(entry.data["version"]) for entry in entries if entry.event == "registered"}
+    noted = {entry.data["version"] for entry in entries if entry.event == "registered"}
     present = {version.version for version in versions}
-    for number in sorted(noted | present, key=int):
+    for number in sorted(noted | present, key=lambda number: (len(number), number)):
         yield from differing(f"version {number}, in the registry", number in noted, number in present)
 
 
 def _target_checks(
-    snapshot: Snapshot, target: Target, here: Commit, sample: Sample, advance: Callable[[int], None]
+    snapshot: Snapshot, target: Target, sample: Sample, advance: Callable[[int], None]
 ) -> Iterator[Check]:
-    store, entries, busy = snapshot.store, snapshot.entries, snapshot.busy
+    store, entries, moving = snapshot.store, snapshot.entries, snapshot.is_moving
     withdrawn = withdrawals.of(entries)
     objects = check_objects(target.commit, sample=sample, gone=withdrawn.objects, advance=advance)
     yield from guarded("objects", target.name, objects)
-    places = check_places(target.commit, here, sample=sample, gone=withdrawn.objects, busy=busy, advance=advance)
+    places = check_places(
+        target.commit, snapshot.here, sample=sample, gone=withdrawn.objects, moving=moving, advance=advance
+    )
     yield from guarded("objects_in_place", target.name, places)
     yield from check_target(store, target, entries, withdrawn)
     if store and target.version:
-        checks = check_registry(store, target.version, target.commit, entries, busy=busy)
+        checks = check_registry(store, target.version, target.commit, entries, moving=moving)
         yield from guarded("registry", target.name, checks)
 
 
@@ -205,13 +254,24 @@ def _check_package(
 # --- what is meant ---------------------------------------------------------------------------------
 
 
-def _targets(workspace: Workspace, versions: list[Version], names: list[str], *, everything: bool) -> list[Target]:
-    if everything:
-        return [_of_version(workspace, version) for version in versions] or [head(workspace)]
-    if not names:
-        serving = [version for version in versions if "champion" in version.aliases] or versions[-1:]
-        return [_of_version(workspace, version) for version in serving] or [head(workspace)]
-    return [find_target(workspace, versions, name) for name in names]
+def _targets(
+    workspace: Workspace, versions: list[Version], names: list[str], *, everything: bool
+) -> tuple[list[Target], list[Check]]:
+    """What is meant, and a failed check for each version whose commit nobody can tell."""
+    serving = [version for version in versions if "champion" in version.aliases] or versions[-1:]
+    chosen = versions if everything else [] if names else serving
+    named = [] if everything else names
+    wanted: list[Callable[[], Target]] = [
+        *(partial(_of_version, workspace, version) for version in chosen),
+        *(partial(find_target, workspace, versions, name) for name in named),
+    ]
+    targets, lost = [], []
+    for find in wanted or [partial(head, workspace)]:
+        try:
+            targets.append(find())
+        except StageError as error:
+            lost.append(Check(name="commit", verdict="fail", object="git_commit", expected="named", found=error.cause))
+    return targets, lost
 
 
 def find_target(workspace: Workspace, versions: list[Version], name: str) -> Target:
@@ -235,8 +295,18 @@ def find_target(workspace: Workspace, versions: list[Version], name: str) -> Tar
 
 
 def _of_version(workspace: Workspace, version: Version) -> Target:
-    commit = Commit(workspace, version.tags["git_commit"])
-    return Target(name=f"version {version.version}", commit=commit, version=version)
+    """Where the tag is lost, which ``lineage_copies`` tells, the ledger knows the commit."""
+    name = f"version {version.version}"
+    sha = version.tags.get("git_commit") or _registered_commit(workspace, version)
+    if sha is None:
+        cause = f"Neither the tag git_commit of {name} nor the ledger says what it was built from."
+        raise StageError("no_commit", cause, "Set the tag to what lineage.json in its package says.")
+    return Target(name=name, commit=Commit(workspace, sha), version=version)
+
+
+def _registered_commit(workspace: Workspace, version: Version) -> str | None:
+    registered = (entry.data for entry in reversed(entries_of(workspace)) if entry.event == "registered")
+    return next((data["commit"] for data in registered if data["version"] == version.version), None)
 
 
 def head(workspace: Workspace) -> Target:

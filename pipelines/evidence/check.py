@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
+
+import yaml
 
 from pipelines.errors import LclscError
 
 Verdict = Literal["pass", "fail", "unknown"]
+DAMAGE = (
+    LclscError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    OSError,
+    csv.Error,
+    yaml.YAMLError,
+)
+"""What reading a file raises that is not what its writer left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +72,17 @@ def differing(object: str, expected: object, found: object) -> Iterator[Problem]
         yield Problem(object=object, expected=shown(expected), found=shown(found))
 
 
+def unless_moving(problems: Iterable[Problem], moving: Callable[[], bool]) -> list[Problem]:
+    """What differs while somebody writes, or since they did, may be in the making: unknown. Asked after all is read."""
+    found = list(problems)
+    return [replace(problem, unknown=True) for problem in found] if found and moving() else found
+
+
 def guarded(name: str, of: str, checks: Iterable[Check]) -> Iterator[Check]:
     """The checks, and a failed one instead of an exception: evidence that cannot be read proves nothing."""
     try:
         yield from checks
-    except (LclscError, ValueError, KeyError, TypeError, OSError) as error:
+    except DAMAGE as error:
         cause = error.cause if isinstance(error, LclscError) else f"{type(error).__name__}: {error}"
         yield Check(name=name, verdict="fail", object=of, expected="readable", found=cause)
 

@@ -17,13 +17,15 @@ from typing import Any
 import yaml
 
 from pipelines import manifest, object_stores, versioning
-from pipelines.errors import LclscError
+from pipelines.errors import LclscError, StageError
 from pipelines.files import sha256_bytes
 from pipelines.manifest import Video
 from pipelines.workspace import Workspace
 
 POINTERS = ("videos.dvc", "masks.dvc")
 TABLES = ("data/train.csv", "data/test.csv")
+DEFAULT_NAME = "lclsc"
+"""Of the registered model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +53,34 @@ class Commit:
         return versioning.file_at(self.workspace, self.sha, path)
 
     def text(self, path: str) -> str:
-        return (self.read(path) or b"").decode()
+        try:
+            return (self.read(path) or b"").decode()
+        except UnicodeDecodeError as error:
+            raise self._unreadable(path, str(error)) from None
+
+    def document(self, path: str) -> dict[str, Any]:
+        """A YAML file of the commit; empty where there is none."""
+        try:
+            found = _parsed(self.text(path)) or {}
+        except yaml.YAMLError as error:
+            raise self._unreadable(path, " ".join(str(error).split())) from None
+        if not isinstance(found, dict):
+            raise self._unreadable(path, "it is no mapping")
+        return found
+
+    def _unreadable(self, path: str, why: str) -> StageError:
+        cause = f"{path} of commit {self.sha[:12]} cannot be read: {why}."
+        return StageError("committed_unreadable", cause, "Mend the file and commit it.")
 
     @cached_property
     def lock(self) -> dict[str, Any]:
         """dvc.lock as parsed; without stages before the first retrain."""
-        return dict(_parsed(self.text("dvc.lock")) or {"schema": "2.0", "stages": {}})
+        return self.document("dvc.lock") or {"schema": "2.0", "stages": {}}
 
     @cached_property
     def params(self) -> dict[str, Any]:
         """params.yaml as committed; empty where there is none."""
-        return dict(_parsed(self.text("params.yaml")) or {})
+        return self.document("params.yaml")
 
     @cached_property
     def videos(self) -> dict[str, Video]:
@@ -87,7 +106,10 @@ class Commit:
     @cached_property
     def model_name(self) -> str:
         """``register.name`` as committed: an audit does not trust the working file."""
-        return str(self.params.get("register", {}).get("name", "lclsc"))
+        section = self.params.get("register", {})
+        if not isinstance(section, dict):
+            raise self._unreadable("params.yaml", "its section register is no mapping")
+        return str(section.get("name", DEFAULT_NAME))
 
     @cached_property
     def data_version(self) -> str:
@@ -98,7 +120,7 @@ class Commit:
         """path -> what DVC recorded: outputs of the stages, and the folders taken in."""
         found = [out for stage in self.lock["stages"].values() for out in stage.get("outs", [])]
         for pointer in POINTERS:
-            found += (_parsed(self.text(pointer)) or {"outs": []})["outs"]
+            found += self.document(pointer).get("outs", [])
         return {out["path"]: out for out in found}
 
     @cached_property
@@ -216,6 +238,7 @@ def with_data(workspace: Workspace, data_version: str) -> Commit | None:
     """The newest commit with these data: after a retrain the one that says what was built from them."""
     for sha in versioning.commits_touching(workspace, ("manifest.csv", "splits.csv", "dvc.lock")):
         commit = Commit(workspace, sha)
-        if commit.data_version == data_version:
-            return commit
+        with contextlib.suppress(LclscError):  # one whose tables cannot be read is none
+            if commit.data_version == data_version:
+                return commit
     return None

@@ -7,29 +7,33 @@ from typing import Any
 
 from pipelines import ledger, versioning
 from pipelines.alias_history import ALIASES, breaks, last_words, open_moves, promoter
-from pipelines.errors import StageError
 from pipelines.evidence import verify
 from pipelines.evidence.check import Check, Problem, checked, differing
+from pipelines.evidence.ledger_events import faults
 from pipelines.files import sha256_bytes
 from pipelines.ledger import Entry
 from pipelines.registry import LEDGER_HEAD, PROMOTER
 from pipelines.workspace import Workspace
 
 
-def entries_of(workspace: Workspace) -> list[Entry]:
-    """What can be read; ``ledger`` fails on what cannot."""
-    try:
-        return ledger.read(workspace.ledger)
-    except StageError:
-        return []
-
-
 def check_ledger(workspace: Workspace) -> Iterator[Check]:
+    committed = _committed(workspace)  # before the file: it may grow, and be committed, any moment
     content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
     lines: list[dict[str, Any]] = []
     problems = [_problem(finding) for finding in verify.ledger_findings(content, lines)]
-    yield from checked("ledger_chain", f"{len(lines)} events", problems)
-    yield from checked("ledger_committed", f"{len(lines)} events", _committed_problems(workspace, content))
+    of = f"{len(lines)} events"
+    yield from checked("ledger_chain", of, problems)
+    yield from checked("ledger_events", of, _event_problems(content))
+    yield from checked("ledger_committed", of, _committed_problems(committed, content))
+
+
+def _event_problems(content: bytes) -> Iterator[Problem]:
+    """Lines that cannot be used, and are left out of every other check."""
+    for number, entry in enumerate(ledger.scan(content), start=1):
+        found = "no entry" if entry is None else "; ".join(faults(entry))
+        if found:
+            expected = "what its event must say" if entry else "an entry"
+            yield Problem(object=f"ledger line {number}", expected=expected, found=found)
 
 
 def _problem(finding: str) -> Problem:
@@ -37,10 +41,13 @@ def _problem(finding: str) -> Problem:
     return Problem(object=where, expected="an entry that follows from the line before", found=what)
 
 
-def _committed_problems(workspace: Workspace, content: bytes) -> Iterator[Problem]:
-    """Lines are only ever added: what git holds is how the file begins."""
+def _committed(workspace: Workspace) -> bytes | None:
     head = versioning.find_commit(workspace, "HEAD")
-    committed = versioning.file_at(workspace, head, "ledger.jsonl") if head else None
+    return versioning.file_at(workspace, head, "ledger.jsonl") if head else None
+
+
+def _committed_problems(committed: bytes | None, content: bytes) -> Iterator[Problem]:
+    """Lines are only ever added: what git holds is how the file begins."""
     if committed is None or content.startswith(committed):
         return
     lines = zip(committed.split(b"\n"), content.split(b"\n"), strict=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines import object_stores
-from pipelines.evidence.check import Check, Problem, checked
+from pipelines.evidence.check import Check, Problem, checked, unless_moving
 from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.object_stores import ObjectStore, StoreUnreachableError
 
@@ -52,11 +52,17 @@ def check_objects(
 
 
 def check_places(
-    commit: Commit, here: Commit, *, sample: Sample, gone: Collection[str], busy: bool, advance: Callable[[int], None]
+    commit: Commit,
+    here: Commit,
+    *,
+    sample: Sample,
+    gone: Collection[str],
+    moving: Callable[[], bool],
+    advance: Callable[[int], None],
 ) -> Iterator[Check]:
     """The files that the next stage will read, where the commit checked out (``here``) has the same.
 
-    What is not there is no finding: DVC fetches it, and nothing is made from it. ``busy``: it may be in the making.
+    What is not there is no finding: DVC fetches it, and nothing is made from it. ``moving``: it may be in the making.
     """
     now = {(stored.path, stored.md5) for stored in here.objects}
     wanted = [stored for stored in commit.objects if stored.md5 not in gone and not stored.md5.endswith(".dir")]
@@ -64,12 +70,12 @@ def check_places(
     root = commit.workspace.root
     there = [stored for stored in chosen if (root / stored.path).is_file()]
     with ThreadPoolExecutor(READERS) as pool:
-        found = (problem for problem in pool.map(partial(_look_at_file, root, busy), there) if problem is not None)
-        yield from checked("objects_in_place", f"{len(there)} files", found)
+        found = [problem for problem in pool.map(partial(_look_at_file, root), there) if problem is not None]
+    yield from checked("objects_in_place", f"{len(there)} files", unless_moving(found, moving))
     advance(len(sample.of(commit.objects)))
 
 
-def _look_at_file(root: Path, busy: bool, stored: StoredObject) -> Problem | None:
+def _look_at_file(root: Path, stored: StoredObject) -> Problem | None:
     algorithm, expected = _strongest(stored)
     try:
         with (root / stored.path).open("rb") as file:
@@ -78,7 +84,7 @@ def _look_at_file(root: Path, busy: bool, stored: StoredObject) -> Problem | Non
         return None
     if found == expected:
         return None
-    return Problem(object=f"workspace: {stored.path} ({stored.md5})", expected=expected, found=found, unknown=busy)
+    return Problem(object=f"workspace: {stored.path} ({stored.md5})", expected=expected, found=found)
 
 
 def _strongest(stored: StoredObject) -> tuple[str, str]:

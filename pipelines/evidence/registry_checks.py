@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines import alias_history, keys, lineage, promotion
 from pipelines.evidence import withdrawals
-from pipelines.evidence.check import Check, Problem, checked, differing
+from pipelines.evidence.check import Check, Problem, checked, differing, unless_moving
 from pipelines.evidence.commit import Commit
 from pipelines.files import canonical_json, md5_bytes, sha256_bytes
 from pipelines.ledger import Entry
@@ -26,24 +25,23 @@ def check_registry(
     commit: Commit,
     entries: Sequence[Entry],
     *,
-    busy: bool,
+    moving: Callable[[], bool],
 ) -> Iterator[Check]:
-    """``busy``: somebody holds the workspace and may be half way through what they write here."""
+    """``moving``: somebody holds the workspace, or did since the audit began, and writes here."""
     name = f"version {version.version}"
     with store.package(version) as package:
         record = lineage.read(package)
     run = store.run(version.run_id)
     again = [entry for entry in entries if entry.event == "evaluated" and entry.subject == name]
-    sure = _unsure if busy else iter
-    yield from checked("tags", name, sure(_tag_problems(store, version, run, record, commit, again)))
-    yield from checked("metrics_logged", name, sure(_logged_problems(run, record)))
-    yield from checked("files_kept", name, sure(_kept_problems(store, run, commit, is_newest=not again)))
-    yield from checked("page_kept", name, sure(_page_problems(store, version, run, entries)))
-    yield from checked("gate_evidence", name, sure(_gate_problems(store, version, run, entries)))
-
-
-def _unsure(problems: Iterable[Problem]) -> Iterator[Problem]:
-    return (replace(problem, unknown=True) for problem in problems)
+    questions = {
+        "tags": _tag_problems(store, version, run, record, commit, again),
+        "metrics_logged": _logged_problems(run, record),
+        "files_kept": _kept_problems(store, run, commit, is_newest=not again),
+        "page_kept": _page_problems(store, version, run, entries),
+        "gate_evidence": _gate_problems(store, version, run, entries),
+    }
+    for question, problems in questions.items():
+        yield from checked(question, name, unless_moving(problems, moving))
 
 
 def _tag_problems(
@@ -126,7 +124,7 @@ def _page_problems(store: Registry, version: Version, run: Run, entries: Sequenc
     if page is None:
         yield Problem(object=f"page of {name}", expected="noted in the ledger", found="never noted", unknown=True)
         return
-    gone = version.version in withdrawals.of(entries[page.seq :]).versions
+    gone = version.version in withdrawals.of(entry for entry in entries if entry.seq > page.seq).versions
     for file, sha256 in page.data["files"].items():
         kept = store.artifact(run, file)
         expected = None if gone and file in withdrawals.PICTURES else sha256

@@ -28,7 +28,7 @@ from pipelines.errors import OutsideSystemError, StageError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import find_target, head
 from pipelines.evidence.commit import POINTERS, Commit, StoredObject
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.evidence.version_checks import videos_of
 from pipelines.files import TEMPORARY_PREFIX, read_json, sha256_file, write_bytes
 from pipelines.package import SOURCE_TAR, source_archive

@@ -21,7 +21,7 @@ from pipelines.alias_history import last_words
 from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.commit import TABLES, Commit, with_data
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 

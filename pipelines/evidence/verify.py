@@ -30,6 +30,8 @@ SUMS = "SHA256SUMS"
 UNLISTED = (SUMS, "lineage.json", "registered_model_meta")
 OUTSIDE_TREE = {"MLmodel", "lineage.json", "registered_model_meta"}  # SHA256SUMS lists the first, and is of the tree
 MOVES = ("alias_set", "alias_removed", "promoted", "rolled_back")
+MOVE_FIELDS: dict[str, tuple[type, ...]] = {"alias": (str,), "from": (str, type(None)), "to": (str, type(None))}
+EXACT = 2**53  # JSON's numbers are doubles: integers from here on have no text of their own
 
 
 def main() -> int:
@@ -52,7 +54,7 @@ def check(ledger: Path, packages: list[Path]) -> Iterator[str]:
     entries: list[dict[str, Any]] = []
     yield from ledger_findings(ledger.read_bytes(), entries)
     yield from intent_findings(entries)
-    registered = {entry["data"].get("lineage_sha256") for entry in entries if entry["event"] == "registered"}
+    registered = [entry["data"].get("lineage_sha256") for entry in entries if entry["event"] == "registered"]
     for package in packages:
         for finding in package_findings(package, registered):
             yield f"{package.name}: {finding}"
@@ -80,14 +82,15 @@ def ledger_findings(content: bytes, entries: list[dict[str, Any]]) -> Iterator[s
 def parsed(line: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
         entry = json.loads(line)
-    except ValueError:
+        is_canonical = canonical(entry) == line
+    except (ValueError, RecursionError):
         return None, "is not JSON"
     if not isinstance(entry, dict) or set(entry) != set(FIELDS):
         return None, f"does not hold exactly the fields {', '.join(FIELDS)}"
     wrong = [name for name, kind in FIELDS.items() if type(entry[name]) is not kind]
     if wrong:
         return None, f"holds a value of the wrong kind in {', '.join(wrong)}"
-    return (entry, "") if canonical(entry) == line else (None, "is not canonical JSON")
+    return (entry, "") if is_canonical else (None, "is not canonical JSON")
 
 
 def entry_findings(entry: dict[str, Any], number: int, prev: str) -> Iterator[str]:
@@ -104,20 +107,27 @@ def intent_findings(entries: list[dict[str, Any]]) -> Iterator[str]:
     pending: dict[str, dict[str, Any]] = {}
     stands: dict[str, str | None] = {}
     for entry in entries:
-        alias, event = entry["data"].get("alias"), entry["event"]
+        where, event, data = f"ledger line {entry['seq']}", entry["event"], entry["data"]
+        if event not in (*MOVES, "alias_intended", "alias_abandoned"):
+            continue
+        lacking = [name for name, kinds in MOVE_FIELDS.items() if not isinstance(data.get(name, ...), kinds)]
+        if lacking:
+            yield f"{where}: does not say of a move: {', '.join(lacking)}"
+            continue
+        alias = data["alias"]
         intended = pending.get(alias)
         if event == "alias_intended":
-            if intended is not None and intended["data"] != entry["data"]:
+            if intended is not None and intended["data"] != data:
                 yield f"ledger line {intended['seq']}: the move of {alias} was never finished"
             pending[alias] = entry
-        elif intended is not None and event in (*MOVES, "alias_abandoned"):
-            if entry["data"] != intended["data"]:
-                yield f"ledger line {entry['seq']}: {alias} did not move as intended"
+        elif intended is not None:
+            if data != intended["data"]:
+                yield f"{where}: {alias} did not move as intended"
             del pending[alias]
         if event in MOVES:
-            if entry["data"]["from"] != stands.get(alias):
-                yield f"ledger line {entry['seq']}: {alias} moved from {entry['data']['from']}, not {stands.get(alias)}"
-            stands[alias] = entry["data"]["to"]
+            if data["from"] != stands.get(alias):
+                yield f"{where}: {alias} moved from {data['from']}, not {stands.get(alias)}"
+            stands[alias] = data["to"]
     for alias, intended in pending.items():
         yield f"ledger line {intended['seq']}: the move of {alias} is unfinished"
 
@@ -125,12 +135,12 @@ def intent_findings(entries: list[dict[str, Any]]) -> Iterator[str]:
 # --- a package ---------------------------------------------------------------------------------------
 
 
-def package_findings(package: Path, registered: set[str | None]) -> Iterator[str]:
+def package_findings(package: Path, registered: list[Any]) -> Iterator[str]:
     content = (package / "lineage.json").read_bytes()
     try:
         record = json.loads(content)
         is_canonical = canonical(record) == content
-    except ValueError:
+    except (ValueError, RecursionError):
         yield "lineage.json is not JSON"
         return
     if not is_canonical:
@@ -150,7 +160,7 @@ def record_findings(record: Any, package: Path) -> Iterator[str]:
             ("source_tar_sha256", record["source_tar_sha256"], sha256((package / "source.tar").read_bytes())),
             *training_video_claims(splits, package),
         )
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
         yield f"cannot be checked: {type(error).__name__} {error}"
         return
     for name, expected, found in claims:
@@ -234,6 +244,8 @@ def _text(value: Any) -> str:
         return "[" + ",".join(map(_text, value)) + "]"
     if isinstance(value, float):
         return _number(value)
+    if isinstance(value, int) and abs(value) >= EXACT:
+        raise ValueError("no canonical JSON for such an integer")
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -23,7 +23,8 @@ from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import Target, check_target
 from pipelines.evidence.check import Check, Problem, checked, differing, guarded
 from pipelines.evidence.commit import Commit
-from pipelines.evidence.ledger_checks import check_ledger, entries_of
+from pipelines.evidence.ledger_checks import check_ledger
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.files import md5_bytes
 from pipelines.gate import decision, looks, measured, seeds, serving_cost
 from pipelines.gate.contestant import Contestant, contestant

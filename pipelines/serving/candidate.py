@@ -12,7 +12,7 @@ from typing import Any
 from pipelines import registry
 from pipelines.errors import StageError, WrongUseError
 from pipelines.evidence import trace, withdrawals
-from pipelines.evidence.ledger_checks import entries_of
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.files import read_json
 from pipelines.registry import Registry, Version
 from pipelines.serving.terms import Terms

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.line import LCLSC, Line
 from faults import mutations
 
-from pipelines import code_digest, ledger, locks, manifest, object_stores, register, registry
+from pipelines import code_digest, ledger, locks, manifest, object_stores, register, registry, versioning
 from pipelines.errors import OutsideSystemError
 from pipelines.evidence import audit, trace
 from pipelines.evidence.commit import TABLES
@@ -126,6 +130,124 @@ def test_an_audit_works_while_somebody_else_holds_the_workspace(built: Line, tmp
     root = mutations.copy(built.root, tmp_path / "workspace")
     with locks.one_writer(Workspace(root)):
         assert audited(root).verdict == "pass"
+
+
+@contextlib.contextmanager
+def _held(workspace: Workspace, _: Line) -> Iterator[None]:
+    with locks.one_writer(workspace):
+        yield
+
+
+@contextlib.contextmanager
+def _over(_: Workspace, line: Line) -> Iterator[None]:
+    line.tool("git", "commit", "--quiet", "--allow-empty", "--message", "what a retrain leaves")
+    yield
+
+
+@contextlib.contextmanager
+def _nobody(_: Workspace, __: Line) -> Iterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(("by", "verdict"), [(_held, "unknown"), (_over, "unknown"), (_nobody, "fail")])
+def test_what_a_retrain_writes_that_began_after_the_audit_is_unknown(
+    built: Line,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by: Callable[[Workspace, Line], AbstractContextManager[None]],
+    verdict: str,
+) -> None:
+    """It holds the workspace still, or is over and has committed, when the audit finds what it wrote."""
+    line = built.copy(tmp_path / "workspace")
+    workspace = Workspace(line.root)
+
+    def written_meanwhile(*arguments: Any, **options: Any) -> Iterator[audit.Check]:
+        yield from check_objects(*arguments, **options)
+        mutations.replace(workspace.train_table, b"another table")
+        (page,) = line.root.glob("mlartifacts/*/artifacts/report.html")
+        mutations.replace(page, b"another page")
+
+    check_objects = audit.check_objects
+    monkeypatch.setattr(audit, "check_objects", written_meanwhile)
+    with ExitStack() as stack:
+        hash_places = audit.check_places
+
+        def found_late(*arguments: Any, **options: Any) -> Iterator[audit.Check]:
+            stack.enter_context(by(workspace, line))
+            yield from hash_places(*arguments, **options)
+
+        monkeypatch.setattr(audit, "check_places", found_late)
+        report = audited(line.root)
+    found = {check.name: check.verdict for check in report.checks if check.verdict != "pass"}
+    assert found == {"objects_in_place": verdict, "page_kept": verdict}
+
+
+def test_a_table_that_is_edited_while_a_retrain_begins_is_unknown(
+    built: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first look at the workspace and git's."""
+    line = built.copy(tmp_path / "workspace")
+    workspace = Workspace(line.root)
+    with ExitStack() as stack:
+        changed_files = versioning.changed_files
+
+        def changed_late(*arguments: Any) -> list[str]:
+            stack.enter_context(locks.one_writer(workspace))
+            mutations.replace(workspace.manifest, workspace.manifest.read_bytes() + b"\n")
+            return changed_files(*arguments)
+
+        monkeypatch.setattr(versioning, "changed_files", changed_late)
+        report = audited(line.root)
+    assert [(c.name, c.verdict) for c in report.checks if c.verdict != "pass"] == [("clean", "unknown")]
+
+
+def test_an_audit_ends_in_words_whatever_was_committed(built: Line, tmp_path: Path) -> None:
+    """Broken settings, tables and a broken dvc.lock in the last commit: exit 1 and the file's name."""
+    line = built.copy(tmp_path / "workspace")
+    for name, content in (
+        ("params.yaml", b"register:\n"),
+        ("params.yaml", b"train: ["),
+        ("dvc.lock", b"stages: ["),
+        ("dvc.lock", b"stages: 1"),
+        ("dvc.lock", b"\xff"),
+        ("manifest.csv", b"\xff"),
+        ("videos.dvc", b"outs: 1"),
+    ):
+        before = (line.root / name).read_bytes()
+        mutations.replace(line.root / name, content)
+        line.tool("git", "commit", "--quiet", "--all", "--message", "broken")
+        report = audit.run(Workspace(line.root), ["HEAD", "1"], sample=Sample(), record=False)
+        failed = [check for check in report.checks if check.verdict == "fail"]
+        target = report.targets[0]
+        assert [c for c in failed if name in c.found or name in c.object or c.object == target], (name, content)
+        mutations.replace(line.root / name, before)
+        line.tool("git", "commit", "--quiet", "--all", "--message", "mended")
+    mutations.replace(line.root / "params.yaml", b"register:\n")
+    line.tool("git", "commit", "--quiet", "--all", "--message", "broken")
+    report = line.json("audit", "@champion", expect=1)
+    assert [(c["name"], c["object"]) for c in report["checks"] if c["verdict"] == "fail"] == [
+        ("settings", "params.yaml")
+    ]
+
+
+def test_a_lineage_record_of_another_shape_fails(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    (path,) = root.glob("mlartifacts/models/*/artifacts/lineage.json")
+    for changed in ({"params": []}, {"data": None}, {"dvc_lock": 7}, {"metrics": []}):
+        mutations.replace(path, json.dumps(json.loads(path.read_bytes()) | changed).encode())
+        failed = [check.object for check in audited(root).checks if check.verdict == "fail"]
+        assert "lineage.json in the package" in failed
+
+
+def test_a_version_whose_commit_nobody_tells_fails_beside_others(built: Line, tmp_path: Path) -> None:
+    root = mutations.copy(built.root, tmp_path / "workspace")
+    mutations._version_tag_deleted("git_commit")(root, random.Random(0))
+    lines = (root / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    mutations.replace(root / "ledger.jsonl", b"".join(line for line in lines if b'"registered"' not in line))
+    report = audit.run(Workspace(root), ["1", "HEAD"], sample=Sample(), record=False)
+    (lost,) = (check for check in report.checks if (check.name, check.verdict) == ("commit", "fail"))
+    assert "tag git_commit of version 1" in lost.found
+    assert len(report.targets) == 1
 
 
 def test_a_version_that_was_evaluated_again_still_passes(built: Line, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rfc8785
 
@@ -277,10 +278,62 @@ def _line_edited(lines: list[bytes], chance: random.Random) -> None:
 def _rechained(lines: list[bytes], chance: random.Random) -> None:
     """Drop or edit a line and repair every hash after it, as a forger would."""
     (_line_deleted if chance.random() < 0.5 else _line_edited)(lines, chance)
+    _chain(lines)
+
+
+def _chain(lines: list[bytes]) -> None:
     prev = "0" * 64
     for number, line in enumerate(lines):
-        lines[number] = rfc8785.dumps(json.loads(line) | {"seq": number + 1, "prev": prev})
+        lines[number] = _spelled(json.loads(line) | {"seq": number + 1, "prev": prev})
         prev = hashlib.sha256(lines[number]).hexdigest()
+
+
+def _spelled(entry: dict[str, Any]) -> bytes:
+    """Canonical JSON; what has none, as Python writes it."""
+    try:
+        return rfc8785.dumps(entry)
+    except rfc8785.CanonicalizationError:
+        return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _within(change: Callable[[dict[str, Any], random.Random], None], *, chained: bool) -> Mutator:
+    """A key or a value of one line, and, where ``chained``, every hash after it."""
+
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        path = root / "ledger.jsonl"
+        lines = path.read_bytes().splitlines()
+        number = chance.choice([number for number, line in enumerate(lines) if json.loads(line)["data"]])
+        entry = json.loads(lines[number])
+        change(entry, chance)
+        lines[number] = _spelled(entry)
+        if chained:
+            _chain(lines)
+        replace(path, b"".join(line + b"\n" for line in lines))
+        kind = f"ledger: {change.__name__.strip('_')}{', rechained' if chained else ''}"
+        return Mutation(kind, f"ledger line {number + 1}")
+
+    return mutator
+
+
+def _key_renamed(entry: dict[str, Any], chance: random.Random) -> None:
+    key = chance.choice(sorted(entry["data"]))
+    entry["data"][f"{key[:-1]}{'t' if key[-1] != 't' else 'u'}"] = entry["data"].pop(key)
+
+
+def _data_null(entry: dict[str, Any], _: random.Random) -> None:
+    entry["data"] = None
+
+
+def _nan(entry: dict[str, Any], chance: random.Random) -> None:
+    entry["data"][chance.choice(sorted(entry["data"]))] = float("nan")
+
+
+def _huge_integer(entry: dict[str, Any], chance: random.Random) -> None:
+    entry["data"][chance.choice(sorted(entry["data"]))] = 2**53 + chance.randrange(2**20)
+
+
+def _lone_surrogate(entry: dict[str, Any], chance: random.Random) -> None:
+    entry["data"][chance.choice(sorted(entry["data"]))] = "\ud800"
 
 
 # --- git ---------------------------------------------------------------------------------------------
@@ -308,6 +361,16 @@ def _rewrite_last_commit(root: Path, *, parents: list[str]) -> None:
         root, "-c", "user.name=forger", "-c", "user.email=f@example.org", "commit-tree", tree, *parents, "-m", "x"
     )
     replace(root / ".git" / _git(root, "symbolic-ref", "HEAD"), f"{commit}\n".encode())
+
+
+def _params_broken(root: Path, chance: random.Random) -> Mutation:
+    """A params.yaml that nobody can read, committed on top."""
+    path = root / "params.yaml"
+    broken = (b"\nregister:\n", b"\ntrain: [\n", b"\n\xff\n", b"\n- a list\n")
+    replace(path, path.read_bytes() + chance.choice(broken))
+    _git(root, "update-index", "params.yaml")
+    _rewrite_last_commit(root, parents=["-p", "HEAD"])
+    return Mutation("git: a broken params.yaml", "params.yaml")
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -347,6 +410,15 @@ def _version_tag(root: Path, chance: random.Random) -> Mutation:
     _execute(root, "UPDATE model_version_tags SET value = ? WHERE key = ?", value, name)
     named = {"registration": "version 1, in the registry", "git_commit": "commit"}.get(name, f"tag {name} of version 1")
     return Mutation(f"tag {name} of the version", named)
+
+
+def _version_tag_deleted(*names: str) -> Mutator:
+    def mutator(root: Path, chance: random.Random) -> Mutation:
+        name = chance.choice(names)
+        _execute(root, "DELETE FROM model_version_tags WHERE key = ?", name)
+        return Mutation(f"tag {name} of the version deleted", f"tag {name} of version 1")
+
+    return mutator
 
 
 def _tag_of(table: str, carrier: str) -> Mutator:
@@ -469,12 +541,20 @@ MUTATORS: dict[str, Mutator] = {
         f"ledger {change.__name__}": _ledger(change)
         for change in (_line_deleted, _lines_swapped, _line_edited, _rechained)
     },
+    **{
+        f"ledger {change.__name__}{' rechained' if chained else ''}": _within(change, chained=chained)
+        for change in (_key_renamed, _data_null, _nan, _huge_integer, _lone_surrogate)
+        for chained in (False, True)
+    },
     "ledger rewritten with git": _ledger_rewritten_with_git,
     "git object": _git_object,
     "git history dropped": _history_dropped,
+    "git params broken": _params_broken,
     "alias moved": _alias_moved,
     "alias deleted": _alias_deleted,
     "version tag": _version_tag,
+    "version tag deleted": _version_tag_deleted("gate", "gate_sha256", *TAGS),
+    "version tag git_commit deleted": _version_tag_deleted("git_commit"),
     "run tag": _tag_of("tags", "run"),
     "model tag": _tag_of("logged_model_tags", "model"),
     "mark promoting_workspace": _mark("promoting_workspace"),

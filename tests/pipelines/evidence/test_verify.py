@@ -57,15 +57,23 @@ def edit(path: Path, number: int, change: Callable[[dict[str, Any]], None]) -> N
     lines = path.read_bytes().splitlines()
     entry = json.loads(lines[number])
     change(entry)
-    lines[number] = rfc8785.dumps(entry)
+    lines[number] = spelled(entry)
     path.write_bytes(b"\n".join(lines) + b"\n")
+
+
+def spelled(entry: dict[str, Any]) -> bytes:
+    """Canonical JSON; what has none, as Python writes it."""
+    try:
+        return rfc8785.dumps(entry)
+    except rfc8785.CanonicalizationError:
+        return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
 
 
 def rechain(path: Path) -> None:
     """What a forger would do: number the lines anew and repair every hash."""
     prev, lines = verify.FIRST_PREV, []
     for seq, line in enumerate(path.read_bytes().splitlines(), start=1):
-        lines.append(rfc8785.dumps(json.loads(line) | {"seq": seq, "prev": prev}))
+        lines.append(spelled(json.loads(line) | {"seq": seq, "prev": prev}))
         prev = verify.sha256(lines[-1])
     path.write_bytes(b"\n".join(lines) + b"\n")
 
@@ -100,6 +108,45 @@ def test_every_kind_of_edit_of_the_ledger_is_found(sound: Path, tmp_path: Path) 
 def test_a_chain_forged_anew_still_misses_the_event_of_the_package(sound: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(sound, tmp_path / "copy"))
     edit(folder / "ledger.jsonl", 1, lambda entry: entry["data"].update(lineage_sha256="0" * 64))
+    rechain(folder / "ledger.jsonl")
+    assert [finding for finding in findings(folder) if "was never registered" in finding]
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "alias renamed": lambda entry: entry["data"].update(aliat=entry["data"].pop("alias")),
+    "from renamed": lambda entry: entry["data"].update(fron=entry["data"].pop("from")),
+    "to is a list": lambda entry: entry["data"].update(to=["1"]),
+    "alias is a list": lambda entry: entry["data"].update(alias=["champion"]),
+    "event renamed": lambda entry: entry.update(evenu=entry.pop("event")),
+    "data is null": lambda entry: entry.update(data=None),
+    "actor is a number": lambda entry: entry.update(actor=6),
+    "NaN": lambda entry: entry["data"].update(to=float("nan")),
+    "infinite": lambda entry: entry["data"].update(to=float("inf")),
+    "a huge integer": lambda entry: entry["data"].update(more=2**53),
+    "a lone surrogate": lambda entry: entry.update(subject="\ud800"),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+@pytest.mark.parametrize("chained", [False, True])
+def test_an_edited_key_or_value_of_a_line_is_named(sound: Path, tmp_path: Path, kind: str, chained: bool) -> None:
+    path = Path(shutil.copy(sound / "ledger.jsonl", tmp_path))
+    edit(path, 5, EDITS[kind])
+    if chained:
+        rechain(path)
+    named = [finding for finding in verify.check(path, []) if finding.startswith("ledger line 6: ")]
+    assert named
+
+
+def test_a_line_nested_too_deeply_is_named(sound: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(sound / "ledger.jsonl", tmp_path))
+    path.write_bytes(path.read_bytes() + b"[" * 100_000 + b"\n")
+    assert list(verify.check(path, [])) == ["ledger line 7: is not JSON"]
+
+
+def test_a_registration_that_names_no_hash_is_no_package_s(sound: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "copy"))
+    edit(folder / "ledger.jsonl", 1, lambda entry: entry["data"].update(lineage_sha256=["0" * 64]))
     rechain(folder / "ledger.jsonl")
     assert [finding for finding in findings(folder) if "was never registered" in finding]
 

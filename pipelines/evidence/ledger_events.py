@@ -1,0 +1,83 @@
+"""What a line of the ledger must say for its event: asked here once, so that no reader stumbles over an edited line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines import ledger
+from pipelines.alias_history import ABANDONED, DECISIONS, INTENDED, MOVES
+from pipelines.ledger import Entry
+from pipelines.workspace import Workspace
+
+
+class Data(BaseModel):
+    """More may be said than is asked for here."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Moved(Data):
+    alias: str
+    before: str | None = Field(alias="from")
+    after: str | None = Field(alias="to")
+    decision: int | None = None
+
+
+class Decided(Data):
+    moves: list[Moved]
+
+
+class Registered(Data):
+    version: str
+    commit: str
+    lineage_sha256: str
+
+
+class Evaluated(Data):
+    metrics: dict[str, object]
+    retrain_key: str
+    data_version: str
+
+
+class Gated(Data):
+    verdict: str
+    champion: str | None
+    gate_sha256: str | None = None
+
+
+class Published(Data):
+    files: dict[str, str]
+
+
+class Withdrew(Data):
+    purged: list[str] = []
+    versions: list[str] = []
+
+
+DATA: dict[str, type[Data]] = {
+    **dict.fromkeys(sorted({*MOVES, INTENDED, ABANDONED}), Moved),
+    **dict.fromkeys(sorted(DECISIONS), Decided),
+    "registered": Registered,
+    "evaluated": Evaluated,
+    "gated": Gated,
+    "published": Published,
+    "withdrawn": Withdrew,
+}
+"""Of the events that readers take values from."""
+
+
+def entries_of(workspace: Workspace) -> list[Entry]:
+    """The lines that say what they must; the checks of the ledger fail on the others."""
+    content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
+    return [entry for entry in ledger.scan(content) if entry is not None and not any(faults(entry))]
+
+
+def faults(entry: Entry) -> Iterator[str]:
+    """What an event's data lacks, in words."""
+    try:
+        DATA.get(entry.event, Data).model_validate(entry.data)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            yield f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
