@@ -13,7 +13,7 @@ from pipelines import object_stores, progress, versioning
 from pipelines.errors import StageError
 from pipelines.evidence import retention
 from pipelines.evidence.commit import Commit
-from pipelines.evidence.ledger_events import entries_of
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.workspace import Workspace
 
 
@@ -47,7 +47,7 @@ def run(workspace: Workspace, *, remotes: bool, dry_run: bool) -> Freed:
 
 
 def _kept(workspace: Workspace) -> list[Commit]:
-    registered = {str(entry.data["commit"]) for entry in entries_of(workspace) if entry.event == "registered"}
+    registered = {str(entry.data["commit"]) for entry in whole_ledger(workspace) if entry.event == "registered"}
     kept = [Commit(workspace, sha) for sha in sorted(registered | set(versioning.tips(workspace)))]
     lost = [commit.sha for commit in kept if commit.unlisted]
     if lost:

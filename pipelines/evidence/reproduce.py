@@ -24,7 +24,7 @@ from pipelines.errors import OutsideSystemError, StageError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import find_target, head
 from pipelines.evidence.commit import POINTERS, Commit, StoredObject
-from pipelines.evidence.ledger_events import entries_of
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.evidence.version_checks import videos_of
 from pipelines.files import TEMPORARY_PREFIX, read_json, sha256_file, write_bytes
 from pipelines.package import SOURCE_TAR, source_archive
@@ -118,7 +118,7 @@ def _rebuild(
 
 
 def _refuse_withdrawn(workspace: Workspace, version: Version, videos: dict[str, str]) -> None:
-    gone = set(videos.values()) & withdrawals.of(entries_of(workspace)).patients
+    gone = set(videos.values()) & withdrawals.of(whole_ledger(workspace)).patients
     if gone:
         patients = "a patient" if len(gone) == 1 else f"{len(gone)} patients"
         raise StageError(
