@@ -197,7 +197,8 @@ def _check_git(workspace: Workspace) -> Iterator[Check]:
 
 
 def _check_settings(here: Commit) -> Iterator[Check]:
-    yield Check(name="settings", verdict="pass", object=f"params.yaml of the model {here.model_name}")
+    """An audit finds the registry by the committed name of the model."""
+    yield Check(name="settings", verdict="pass", object=f"params.yaml, model {here.model_name}")
 
 
 def _check_clean(workspace: Workspace, snapshot: Snapshot) -> Iterator[Check]:

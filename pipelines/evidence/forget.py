@@ -23,6 +23,7 @@ from pipelines import cluster, ledger, manifest, prediction_log, progress, regis
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
 from pipelines.evidence.commit import WorkingTree
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.evidence.withdrawals import Withdrawn
 from pipelines.intake import near_copy_check, quarantine
 from pipelines.registry import Registry
@@ -57,7 +58,7 @@ def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> For
     patient_id = found["id"]
     videos = {video["video_id"] for video in found["videos"]}
     versions = [version["version"] for version in found["versions"]]
-    known = withdrawals.of(ledger.read(workspace.ledger))
+    known = withdrawals.of(whole_ledger(workspace))
     stores = retention.stores(workspace, versioning.remotes(workspace))
     named = retention.named(chain(retention.commits(workspace), [WorkingTree(workspace)]))
     retention.refuse_unnamed(named, stores)

@@ -15,6 +15,7 @@ from pipelines import alias_history, ledger, progress, versioning
 from pipelines.errors import StageError
 from pipelines.evidence import retention
 from pipelines.evidence.commit import Commit, WorkingTree
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 
@@ -53,7 +54,7 @@ def run(workspace: Workspace, *, remotes: bool, dry_run: bool) -> Freed:
 
 def _ledgers(workspace: Workspace) -> list[list[Entry]]:
     """The ledger as it stands and as each branch has it: a file that was lost or cut off here hides no version."""
-    found = [ledger.read(workspace.ledger)]
+    found = [whole_ledger(workspace)]
     for sha in versioning.tips(workspace):
         try:
             found.append(ledger.parse(versioning.file_at(workspace, sha, "ledger.jsonl") or b""))
@@ -90,7 +91,7 @@ def _needed(workspace: Workspace, ledgers: list[list[Entry]]) -> set[str]:
 
 def _kept(workspace: Workspace, ledgers: list[list[Entry]]) -> list[Commit]:
     entries = (entry for one in ledgers for entry in one if entry.event == "registered")
-    registered = {str(entry.data["commit"]): entry.subject for entry in entries}
+    registered = {str(entry.data.get("commit")): entry.subject for entry in entries}
     for sha, version in sorted(registered.items()):
         if versioning.find_commit(workspace, sha) is None:
             raise StageError(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines import ledger
 from pipelines.alias_history import ABANDONED, DECISIONS, INTENDED, MOVES
+from pipelines.errors import StageError
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 
@@ -72,6 +73,16 @@ def entries_of(workspace: Workspace) -> list[Entry]:
     """The lines that say what they must; the checks of the ledger fail on the others."""
     content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
     return [entry for entry in ledger.scan(content) if entry is not None and not any(faults(entry))]
+
+
+def whole_ledger(workspace: Workspace) -> list[Entry]:
+    """For those who act on it, and may miss no line: StageError where one does not say what it must."""
+    entries = ledger.read(workspace.ledger)
+    for entry in entries:
+        for fault in faults(entry):
+            cause = f"Line {entry.seq} of the ledger does not say what {entry.event} must: {fault}."
+            raise StageError("ledger_damaged", cause, "Restore ledger.jsonl with git.")
+    return entries
 
 
 def faults(entry: Entry) -> Iterator[str]:

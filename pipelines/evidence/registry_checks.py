@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,15 +34,12 @@ def check_registry(
         record = lineage.read(package)
     run = store.run(version.run_id)
     again = [entry for entry in entries if entry.event == "evaluated" and entry.subject == name]
-    questions = {
-        "tags": _tag_problems(store, version, run, record, commit, again),
-        "metrics_logged": _logged_problems(run, record),
-        "files_kept": _kept_problems(store, run, commit, is_newest=not again),
-        "page_kept": _page_problems(store, version, run, entries),
-        "gate_evidence": _gate_problems(store, version, run, entries),
-    }
-    for question, problems in questions.items():
-        yield from checked(question, name, unless_moving(problems, moving))
+    sure = partial(unless_moving, moving=moving)
+    yield from checked("tags", name, sure(_tag_problems(store, version, run, record, commit, again)))
+    yield from checked("metrics_logged", name, sure(_logged_problems(run, record)))
+    yield from checked("files_kept", name, sure(_kept_problems(store, run, commit, is_newest=not again)))
+    yield from checked("page_kept", name, sure(_page_problems(store, version, run, entries)))
+    yield from checked("gate_evidence", name, sure(_gate_problems(store, version, run, entries)))
 
 
 def _tag_problems(

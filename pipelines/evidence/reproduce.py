@@ -28,7 +28,7 @@ from pipelines.errors import OutsideSystemError, StageError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import find_target, head
 from pipelines.evidence.commit import POINTERS, Commit, StoredObject
-from pipelines.evidence.ledger_events import entries_of
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.evidence.version_checks import videos_of
 from pipelines.files import TEMPORARY_PREFIX, read_json, sha256_file, write_bytes
 from pipelines.package import SOURCE_TAR, source_archive
@@ -128,7 +128,7 @@ def _require_registered(workspace: Workspace, version: Version, record: dict[str
     """The package's record is the one that the ledger saw registered: a package may hold together and be another's."""
     told = [
         entry.data.get("lineage_sha256")
-        for entry in entries_of(workspace)
+        for entry in whole_ledger(workspace)
         if entry.event == "registered" and entry.data.get("version") == version.version
     ]
     if told != [lineage.sha256(record)]:
@@ -141,7 +141,7 @@ def _require_registered(workspace: Workspace, version: Version, record: dict[str
 
 
 def _refuse_withdrawn(workspace: Workspace, version: Version, patients: Iterable[str]) -> None:
-    withdrawn = withdrawals.of(entries_of(workspace))
+    withdrawn = withdrawals.of(whole_ledger(workspace))
     gone = {*patients, *withdrawn.versions.get(version.version, ())} & withdrawn.patients
     if gone:
         patients = "a patient" if len(gone) == 1 else f"{len(gone)} patients"

@@ -11,8 +11,9 @@ import pytest
 
 from pipelines import ledger, versioning
 from pipelines.alias_history import breaks, last_words, open_moves
+from pipelines.errors import StageError
 from pipelines.evidence import ledger_checks, withdrawals
-from pipelines.evidence.ledger_events import entries_of
+from pipelines.evidence.ledger_events import entries_of, whole_ledger
 from pipelines.workspace import Workspace
 
 MOVE = {"alias": "champion", "from": None, "to": "1"}
@@ -87,6 +88,8 @@ def test_a_line_that_does_not_say_what_it_must_is_named_and_left_out(noted: Work
     lines[number - 1] = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     noted.ledger.write_bytes(b"".join(lines))
     assert failed(noted)["ledger_events"] == [f"ledger line {number}"]
+    with pytest.raises(StageError, match=f"Line {number} "):
+        whole_ledger(noted)
     _read_as_an_audit_does(noted)
 
 
