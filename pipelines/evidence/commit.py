@@ -69,7 +69,7 @@ class Commit:
         return found
 
     def _unreadable(self, path: str, why: str) -> StageError:
-        cause = f"{path} of commit {self.sha[:12]} cannot be read: {why}."
+        cause = f"{path} of {self.label} cannot be read: {why}."
         return StageError("committed_unreadable", cause, "Mend the file and commit it.")
 
     @cached_property

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-import yaml
-
 from pipelines import object_stores, versioning
 from pipelines.errors import StageError
 from pipelines.evidence.commit import POINTERS, Commit, StoredObject
@@ -40,7 +38,7 @@ def named(found: Iterable[Commit]) -> Named:
         try:
             objects.update(commit.objects)
             lost += [commit.label] if commit.unlisted else []
-        except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        except (StageError, ValueError, KeyError, TypeError):
             raise StageError(
                 "pointers_damaged",
                 f"What {commit.label} needs cannot be known: dvc.lock or a .dvc file of it is damaged.",
