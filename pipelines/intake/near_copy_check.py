@@ -54,11 +54,9 @@ class Judge:
         self.answered: tuple[str, list[Match]] = ("", [])  # of the clip asked for last, until the index grows
 
     def judge(self, candidate: Candidate, summary: Any) -> Iterator[Remark]:
-        """Remarks on each copy; VideoError where it stands on another side of the split."""
+        """Remarks on each copy; VideoError where the copies and this patient stand on more than one side."""
         matches = self._matches(candidate.video_id, _unpacked(summary))
-        self.sides.decide(candidate.patient_id, candidate.split)
-        for match in matches:
-            self._require_one_side(candidate, match)
+        self._require_one_side(candidate, matches)
         for match in matches:
             other = self.patients[match.video_id]
             same = other == candidate.patient_id
@@ -70,6 +68,7 @@ class Judge:
 
     def taken(self, candidate: Candidate, summary: Any) -> None:
         blobs = _unpacked(summary)
+        self.sides.decide(candidate.patient_id, candidate.split)
         for match in self._matches(candidate.video_id, blobs):
             self.sides.join(candidate.patient_id, self.patients[match.video_id])
         self.store.write(candidate.video_id, fingerprint.thinned(blobs))
@@ -81,12 +80,16 @@ class Judge:
             self.answered = (video_id, self._filled().find(blobs))
         return self.answered[1]
 
-    def _require_one_side(self, candidate: Candidate, match: Match) -> None:
-        here, there = self.sides.of(candidate.patient_id), self.sides.of(self.patients[match.video_id])
-        if here and there and here != there:
+    def _require_one_side(self, candidate: Candidate, matches: list[Match]) -> None:
+        """All at once: a clip of an undecided patient may hold the frames of two clips on different sides."""
+        here = self.sides.of(candidate.patient_id) or candidate.split
+        copies = {self.sides.of(self.patients[match.video_id]): match.video_id for match in matches}
+        stand = [f"{video_id}, which stands in {side}" for side, video_id in sorted(copies.items()) if side]
+        if len({here, *copies} - {""}) > 1:
+            own = f"; this one's patient stands in {here}" if here else ""
             raise VideoError(
                 "near_copy_across_split",
-                f"A near copy of {match.video_id}, which stands in {there}; this one's patient stands in {here}.",
+                f"A near copy of {', and of '.join(stand)}{own}.",
                 "Find out whose recording it is: the same frames cannot be on both sides. Patients never move.",
             )
 
@@ -132,9 +135,12 @@ class Sides:
             self.splits.setdefault(self.first(patient_id), split)
 
     def join(self, patient_id: str, other: str) -> None:
+        """ValueError for two who stand on different sides: what is judged first never gets here."""
         here, there = self.first(patient_id), self.first(other)
+        split = self.of(here) or self.of(there)
+        if self.of(there) not in ("", split):
+            raise ValueError("patients of different sides cannot be joined")
         if here != there:
-            split = self.of(here) or self.of(there)
             self.parents[here] = there
             self.decide(there, split)
 

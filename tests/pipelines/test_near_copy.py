@@ -106,6 +106,14 @@ def test_patients_joined_over_others_stand_on_one_side() -> None:
     assert (sides.of("b"), sides.of("c"), sides.of("stranger")) == ("test", "test", "")
 
 
+def test_patients_of_different_sides_are_never_joined() -> None:
+    sides = Sides({"a": "test", "b": "train"})
+    sides.join("c", "a")
+    with pytest.raises(ValueError, match="different sides"):
+        sides.join("c", "b")
+    assert (sides.of("c"), sides.of("b")) == ("test", "train")
+
+
 # --- through intake ------------------------------------------------------------------------------
 
 
@@ -155,6 +163,29 @@ def test_a_copy_across_the_split_is_set_aside_and_nobody_moves(
     assert manifest.read_videos(workspace.manifest)[0].video_id in {*report.taken, *workspace.video_files()}
     assert _sides(workspace).count("test") == 1
     assert "Ada" not in report.quarantined[0]["cause"]
+
+
+def test_a_recording_whose_halves_stand_on_two_sides_is_set_aside(
+    workspace: Workspace, tmp_path: Path, clips: list[planted.Clip]
+) -> None:
+    """Its patient has no side yet: compared with each half alone, it would fit both."""
+    halves = [planted.encoded(clip, 12) for clip in clips]
+    _take_in(workspace, tmp_path / "in", (halves[0], "Ada", "train"), (halves[1], "Berta", "test"))
+    whole = planted.encoded(np.concatenate(clips), 12, crf=26)
+    report = _take_in(workspace, tmp_path / "in", (whole, "Cora", ""))
+    assert [item["reason"] for item in report.quarantined] == ["near_copy_across_split"]
+    assert all(f"which stands in {side}" in report.quarantined[0]["cause"] for side in ("train", "test"))
+    assert sorted(_sides(workspace)) == ["test", "train"]
+
+
+def test_a_row_that_was_set_aside_decides_nothing_for_its_patient(
+    workspace: Workspace, tmp_path: Path, clips: list[planted.Clip]
+) -> None:
+    _take_in(workspace, tmp_path / "in", (planted.encoded(clips[0], 12), "Ada", "test"))
+    copies = [planted.encoded(clips[0], 12, crf=crf) for crf in (26, 28)]
+    report = _take_in(workspace, tmp_path / "in", (copies[0], "Berta", "train"), (copies[1], "Berta", ""))
+    assert [item["row"] for item in report.quarantined] == [2]
+    assert report.patients == {"test": 1}
 
 
 def test_a_later_copy_joins_the_side_that_is_there(
