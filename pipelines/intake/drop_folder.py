@@ -95,14 +95,16 @@ def _batches(folder: Path) -> list[Path]:
 
 
 def _told(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
-    """A visit, whatever happens in it: the batches after this one have their turn, and this one comes again."""
+    """A visit, whatever happens in it: the batches after this one have their turn, and this one is tried again."""
     try:
         return _visit(workspace, batch, notes, timing, stop)
-    except Exception as error:  # a share that fails, or what nobody foresaw; its text may hold a name
+    except OSError as error:
+        why = f"A file could not be read or written ({error.strerror or type(error).__name__})."
+        return Visit(batch=batch.name, state="busy", why=why)
+    except Exception as error:  # nobody foresaw it; its text may hold a name
         last = traceback.extract_tb(error.__traceback__)[-1]
-        what = isinstance(error, OSError) and error.strerror
-        where = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
-        return Visit(batch=batch.name, state="busy", why=f"The batch could not be taken in ({what or where}).")
+        why = f"The batch could not be taken in ({type(error).__name__} in {Path(last.filename).name}:{last.lineno})."
+        return Visit(batch=batch.name, state="failed", why=why)
 
 
 def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:

@@ -15,10 +15,20 @@ import planted_copies as planted
 from pipelines import intake, ledger, manifest
 from pipelines.intake.candidate import Candidate
 from pipelines.intake.near_copy import Index, Match
-from pipelines.intake.near_copy_check import Judge, Sides, Store, _packed, _unpacked, fingerprint_of
+from pipelines.intake.near_copy_check import (
+    Judge,
+    Look,
+    Sides,
+    Store,
+    _packed,
+    _packed_to_fit,
+    _unpacked,
+    fingerprint_of,
+)
 from pipelines.locks import one_writer
 from pipelines.video import fingerprint
 from pipelines.video.fingerprint import Blobs
+from pipelines.video.isolation import run_isolated
 from pipelines.workspace import Workspace
 
 SEED = 4
@@ -215,6 +225,35 @@ def test_what_the_child_sends_is_what_it_saw(tmp_path: Path, clips: list[planted
     path = tmp_path / "clip.mp4"
     path.write_bytes(planted.encoded(clips[0], 12))
     assert len(_unpacked(fingerprint_of(str(path)))) == len(_blobs(clips[0]))
+
+
+class TwoHours:
+    """A look's finder of blobs that do not compress, 15 frames a second for two hours."""
+
+    def blobs(self) -> Blobs:
+        moments, rng = np.arange(2 * 3600 * 15) / 15, np.random.default_rng(SEED)
+        rows = np.empty(len(moments) * fingerprint.BLOBS_A_FRAME, fingerprint.BLOB)
+        rows["word"] = rng.integers(0, 1 << fingerprint.WORD_BITS, len(rows), dtype=np.uint64)
+        rows["x"], rows["y"], rows["scale"] = rng.random((3, len(rows)), np.float32)
+        rows["seconds"] = np.repeat(moments, fingerprint.BLOBS_A_FRAME)
+        return rows
+
+
+def look_at_two_hours() -> str:
+    look = Look()
+    look.fingerprinter = TwoHours()  # type: ignore[assignment]
+    return look.summary()
+
+
+def test_two_hours_fit_into_what_a_child_may_say() -> None:
+    """Fewer of the frames, spread over all of it, and those whole; a clip that fits is sent as it is."""
+    sent, (short, long) = _unpacked(run_isolated(look_at_two_hours)), (TwoHours().blobs()[:2400], TwoHours().blobs())
+    seconds, counts = np.unique(sent["seconds"], return_counts=True)
+    assert set(counts) == {fingerprint.BLOBS_A_FRAME}
+    assert len(set(np.diff(seconds).round(3))) == 1
+    assert seconds[-1] > 7199
+    assert np.isin(sent["word"], long["word"]).all()
+    assert _packed_to_fit(short) == _packed(short)
 
 
 class CountingIndex(Index):
