@@ -43,6 +43,8 @@ def _fault(path: str) -> tuple[str, str] | None:
         return "name_hidden", "The name holds signs that do not show or that turn the text round."
     if PurePosixPath(path).is_absolute() or path[1:3] in (":\\", ":/"):
         return "name_absolute", "The name is absolute; a batch names files inside its own folder."
+    if not parts:
+        return "name_escapes", "The name is the batch's folder itself."
     if ".." in parts or ".." in path.split("\\") or path.startswith("~"):
         return "name_escapes", "The name leads out of the batch's folder."
     if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,11 @@ from pipelines.intake import incoming, take_in
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.incoming import MANIFEST, IncomingVideo
 from pipelines.intake.sources import LocalFolder
+from pipelines.video.frame_folder import RATE_FILE
 from pipelines.workspace import Workspace
+
+MISSING, WITHOUT_RATE = "missing", "without rate"
+"""What a file, and a folder of frames, may look like beside its size and time or the code of what is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,7 @@ def watch(
         for batch in _batches(folder):
             if wait(0):
                 return
-            visit = _visit(workspace, batch, notes, timing, lambda: wait(0))
+            visit = _told(workspace, batch, notes, timing, lambda: wait(0))
             if visit is not None and visit != said.get(batch.name):
                 said[batch.name] = visit
                 yield visit
@@ -89,13 +94,23 @@ def _batches(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_dir() and not path.is_symlink())
 
 
+def _told(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
+    """A visit, whatever happens in it: the batches after this one have their turn, and this one is tried again."""
+    try:
+        return _visit(workspace, batch, notes, timing, stop)
+    except OSError as error:
+        why = f"A file could not be read or written ({error.strerror or type(error).__name__})."
+        return Visit(batch=batch.name, state="busy", why=why)
+    except Exception as error:  # nobody foresaw it; its text may hold a name
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"The batch could not be taken in ({type(error).__name__} in {Path(last.filename).name}:{last.lineno})."
+        return Visit(batch=batch.name, state="failed", why=why)
+
+
 def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
     """Take a batch in when it is complete; None for one that was dealt with and has not changed since."""
     before = notes.get(batch.name)
-    try:
-        looks, rows, why = _look(batch)
-    except OSError as error:
-        return Visit(batch=batch.name, state="busy", why=f"The batch cannot be read ({error.strerror}).")
+    looks, rows, why = _look(batch)
     changed = before is None or before.looks != looks
     if before is not None and not changed and before.state != "waiting":
         return None
@@ -136,19 +151,43 @@ def _look(batch: Path) -> tuple[str, list[IncomingVideo], str]:
         if error.code in ("still_written", "no_incoming_manifest"):
             return "", [], f"{MANIFEST} is still being written"
         return digest([error.code, str(error)]), [], ""  # intake says what is wrong with it
-    states: dict[str, list[str]] = {}
-    missing = 0
-    for path in sorted({path for row in rows for path in (row.path, row.mask) if path}):
-        try:
-            states[path] = source.state(path)
-        except (FileNotFoundError, NotADirectoryError):
-            missing += 1
-        except VideoError as error:
-            states[path] = [error.code]  # a link, a pipe: intake sets it aside
-    writing = sum(state == ["still_written"] for state in states.values())
-    why = f"{writing} of the files it names are being written" if writing else ""
-    why = f"{missing} of the files it names are not there yet" if missing else why
-    return digest({"manifest": manifest_state, "files": states, "missing": missing}), rows, why
+    states = {row.mask: _state(source, row.mask) for row in rows if row.mask}
+    for row in rows:
+        states |= _states(source, row.path)
+    return digest({"manifest": manifest_state, "files": states}), rows, _awaited(list(states.values()))
+
+
+def _states(source: LocalFolder, path: str) -> dict[str, list[str]]:
+    """What a video's file looks like, or its folder with every frame in it, which fills while its name stands still."""
+    state = _state(source, path)
+    if state != ["folder"]:
+        return {path: state}
+    try:
+        names = source.names(path)
+    except (VideoError, FileNotFoundError):  # closed to us, or gone since
+        return {path: state}
+    frames = {f"{path}/{name!a}": _state(source, f"{path}/{name}") for name in names}  # a name may be no UTF-8
+    return {path: state if RATE_FILE in names else [WITHOUT_RATE]} | frames
+
+
+def _state(source: LocalFolder, path: str) -> list[str]:
+    try:
+        return source.state(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return [MISSING]
+    except VideoError as error:
+        return [error.code]  # a link, a pipe: intake sets it aside
+
+
+def _awaited(states: list[list[str]]) -> str:
+    """What a batch waits for, in words without names."""
+    if missing := states.count([MISSING]):
+        return f"{missing} of the files it names are not there yet"
+    if without_rate := states.count([WITHOUT_RATE]):
+        return f"{without_rate} of the folders it names have no {RATE_FILE} yet"
+    if writing := states.count(["still_written"]):
+        return f"{writing} of the files it names are being written"
+    return ""
 
 
 def _checksums_hold(batch: Path, rows: list[IncomingVideo]) -> bool:

@@ -22,9 +22,10 @@ from pipelines.intake.candidate import Candidate, Remark
 from pipelines.intake.near_copy import Index, Match
 from pipelines.video import Frame, fingerprint
 from pipelines.video.fingerprint import Blobs, Fingerprinter
-from pipelines.video.isolation import run_isolated
+from pipelines.video.isolation import ANSWER_BYTES, KIB, run_isolated
 from pipelines.workspace import Workspace, private_folder
 
+PACKED_CHARACTERS = ANSWER_BYTES - 4 * KIB  # of a child's answer; the rest is for the other checks
 FORMAT = 1  # raise it when the same clip no longer gives the same blobs
 
 
@@ -38,7 +39,7 @@ class Look:
         self.fingerprinter.see(frame)
 
     def summary(self) -> str:
-        return _packed(self.fingerprinter.blobs())
+        return _packed_to_fit(self.fingerprinter.blobs())
 
 
 class Judge:
@@ -54,11 +55,9 @@ class Judge:
         self.answered: tuple[str, list[Match]] = ("", [])  # of the clip asked for last, until the index grows
 
     def judge(self, candidate: Candidate, summary: Any) -> Iterator[Remark]:
-        """Remarks on each copy; VideoError where it stands on another side of the split."""
+        """Remarks on each copy; VideoError where the copies and this patient stand on more than one side."""
         matches = self._matches(candidate.video_id, _unpacked(summary))
-        self.sides.decide(candidate.patient_id, candidate.split)
-        for match in matches:
-            self._require_one_side(candidate, match)
+        self._require_one_side(candidate, matches)
         for match in matches:
             other = self.patients[match.video_id]
             same = other == candidate.patient_id
@@ -70,6 +69,7 @@ class Judge:
 
     def taken(self, candidate: Candidate, summary: Any) -> None:
         blobs = _unpacked(summary)
+        self.sides.decide(candidate.patient_id, candidate.split)
         for match in self._matches(candidate.video_id, blobs):
             self.sides.join(candidate.patient_id, self.patients[match.video_id])
         self.store.write(candidate.video_id, fingerprint.thinned(blobs))
@@ -81,12 +81,16 @@ class Judge:
             self.answered = (video_id, self._filled().find(blobs))
         return self.answered[1]
 
-    def _require_one_side(self, candidate: Candidate, match: Match) -> None:
-        here, there = self.sides.of(candidate.patient_id), self.sides.of(self.patients[match.video_id])
-        if here and there and here != there:
+    def _require_one_side(self, candidate: Candidate, matches: list[Match]) -> None:
+        """All at once: a clip of an undecided patient may hold the frames of two clips on different sides."""
+        here = self.sides.of(candidate.patient_id) or candidate.split
+        copies = {self.sides.of(self.patients[match.video_id]): match.video_id for match in matches}
+        stand = [f"{video_id}, which stands in {side}" for side, video_id in sorted(copies.items()) if side]
+        if len({here, *copies} - {""}) > 1:
+            own = f"; this one's patient stands in {here}" if here else ""
             raise VideoError(
                 "near_copy_across_split",
-                f"A near copy of {match.video_id}, which stands in {there}; this one's patient stands in {here}.",
+                f"A near copy of {', and of '.join(stand)}{own}.",
                 "Find out whose recording it is: the same frames cannot be on both sides. Patients never move.",
             )
 
@@ -132,9 +136,12 @@ class Sides:
             self.splits.setdefault(self.first(patient_id), split)
 
     def join(self, patient_id: str, other: str) -> None:
+        """ValueError for two who stand on different sides: what is judged first never gets here."""
         here, there = self.first(patient_id), self.first(other)
+        split = self.of(here) or self.of(there)
+        if self.of(there) not in ("", split):
+            raise ValueError("patients of different sides cannot be joined")
         if here != there:
-            split = self.of(here) or self.of(there)
             self.parents[here] = there
             self.decide(there, split)
 
@@ -188,6 +195,16 @@ def fingerprint_of(path: str) -> str:
     for frame in video.read_frames(Path(path)):
         look.see(frame)
     return look.summary()
+
+
+def _packed_to_fit(blobs: Blobs) -> str:
+    """All blobs of a clip, or of a very long one those of every second frame, every third and so on."""
+    text = _packed(blobs)
+    frames = len(text) // PACKED_CHARACTERS
+    while len(text) > PACKED_CHARACTERS and frames < len(blobs):
+        frames += 1
+        text = _packed(fingerprint.one_in(frames, blobs))
+    return text
 
 
 def _packed(blobs: Blobs) -> str:

@@ -67,7 +67,7 @@ def of(place: str | Path) -> Source:
 def copy(source: Source, path: str, target: Path, max_bytes: int = sys.maxsize) -> str:
     """The video id of a file or a folder of frames, taken from what is copied to ``target``.
 
-    What is over the cap is not copied on.
+    What is over the cap is not copied on. A folder that gained or lost a frame meanwhile is still being written.
     """
     room = _Room(target.parent, max_bytes)
     remove(target)
@@ -77,8 +77,11 @@ def copy(source: Source, path: str, target: Path, max_bytes: int = sys.maxsize) 
         if error.code != "folder":
             raise
     target.mkdir(mode=0o700)
-    for name in source.names(path):
+    names = source.names(path)
+    for name in names:
         _copy_file(source, f"{path}/{name}", target / name, room)
+    if source.names(path) != names:
+        raise _still_written()
     frame_folder.rename_by_order(target)  # names may say who it is, and are not in the id
     return frame_folder.video_id(target)
 
@@ -255,6 +258,7 @@ class RemoteFolder:
 
     def names(self, path: str) -> list[str]:
         with _reachable(self.name):
+            self.files.invalidate_cache()
             found = self.files.ls(f"{self.root}/{path}", detail=False)
         names = (PurePosixPath(str(entry)).name for entry in found)
         return sorted(name for name in names if name and not name.startswith("."))
@@ -291,11 +295,14 @@ def _refuse(address: str) -> None:
 
 @contextlib.contextmanager
 def _reachable(what: str) -> Iterator[None]:
-    """Errors of other people's file systems, told apart: missing file, missing package, no way through."""
+    """Errors of other people's file systems, told apart: missing file, no right, missing package, no way through."""
     try:
         yield
     except (FileNotFoundError, LclscError):
         raise
+    except PermissionError:
+        remedy = "Give the credentials in the environment the right to read it, or renew them."
+        raise VideoError("no_access", "The file may not be read.", remedy) from None
     except ImportError:
         package = EXTRAS.get(what.split("://")[0], "the package that fsspec names for it")
         raise WrongUseError(

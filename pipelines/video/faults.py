@@ -24,6 +24,7 @@ REMEDIES = {
     "over_bytes": "Export it smaller, or raise intake.max_bytes if the file is trusted.",
     "over_decode_time": "Cut the clip into shorter ones, or raise intake.max_decode_seconds if the file is trusted.",
     "over_output": "Cut the clip into shorter ones.",
+    "over_answer": "Cut the clip into shorter ones.",
     "over_memory": "Export it smaller, or raise intake.max_memory_mib if the file is trusted.",
     "decoder_crashed": "Export it again, in another format.",
     "decoder_failed": "Export it again, in another format.",

@@ -127,12 +127,18 @@ def thinned(blobs: Blobs) -> Blobs:
     moments = np.unique(blobs["seconds"])
     length = float(moments[-1] - moments[0]) if len(moments) else 0.0
     apart, last = min(KEPT_EVERY_SECONDS, length / KEPT_AT_LEAST), -np.inf
-    keep = np.zeros(len(blobs), bool)
+    kept = []
     for moment in moments:
         if moment >= last + apart - 1e-3:
-            keep |= blobs["seconds"] == moment
+            kept.append(moment)
             last = moment
-    return blobs[keep]
+    return blobs[np.isin(blobs["seconds"], kept)]
+
+
+def one_in(frames: int, blobs: Blobs) -> Blobs:
+    """The blobs of every so many-th frame."""
+    _, frame_N = np.unique(blobs["seconds"], return_inverse=True)
+    return np.asarray(blobs[frame_N % frames == 0])
 
 
 def turned(blobs: Blobs, turn: int) -> Blobs:

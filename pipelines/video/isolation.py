@@ -223,8 +223,8 @@ def _run(function: Callable[..., Any], arguments: list[Any], limits: Limits, ans
     status = 1
     try:
         _confine(limits)
-        said = json.dumps(_said(function, arguments)).encode()
-        if len(said) <= ANSWER_BYTES and os.write(answer, said) == len(said):
+        said = _written(_said(function, arguments))
+        if os.write(answer, said) == len(said):
             status = 0
     finally:
         os._exit(status)
@@ -251,6 +251,14 @@ def _confine(limits: Limits) -> None:
         resource.setrlimit(kind, (soft, soft if hard is None else hard))
 
 
+def _written(said: dict[str, Any]) -> bytes:
+    """As JSON; an error instead of what is more than the nursery reads."""
+    content = json.dumps(said).encode()
+    if len(content) <= ANSWER_BYTES:
+        return content
+    return _written(_raised(fault("over_answer", "What was found in this file is too much to be handed on.")))
+
+
 def _said(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
     """The function's value, or its error in a shape that quotes nothing of the file."""
     try:
@@ -265,7 +273,11 @@ def _said(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
         raised = fault("decoder_failed", f"The decoder gave up on this file ({where}).")
-    return {"kind": type(raised).__name__, "error": raised.as_json()}
+    return _raised(raised)
+
+
+def _raised(error: LclscError) -> dict[str, Any]:
+    return {"kind": type(error).__name__, "error": error.as_json()}
 
 
 def _of_the_system(error: OSError) -> LclscError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,13 +12,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from clip_files import frame_folder, pictures
 
 from pipelines import locks, manifest
 from pipelines.files import sha256_file
-from pipelines.intake import drop_folder
+from pipelines.intake import drop_folder, take_in
+from pipelines.intake.batch import IntakeReport
 from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
 
@@ -62,6 +66,75 @@ def test_a_batch_waits_for_manifest_files_and_stillness_and_is_taken_once(
     assert {path.name for path in before} == {"a.mp4", "b.mp4", "manifest.csv"}  # nothing is written there
     notes = "".join(path.read_text() for path in (workspace.state / "drop").iterdir())
     assert all(name not in notes for name in ("march", "Erika", "a.mp4", str(drop)))
+
+
+def test_a_folder_of_frames_is_waited_for_until_its_last_frame_stands_still(
+    workspace: Workspace, drop: Path, tmp_path: Path
+) -> None:
+    frames = frame_folder(tmp_path / "frames", pictures(4), ".png")
+    (frames / "frame 4.png").rename(frames / os.fsdecode(b"frame 4 \xff.png"))
+    (drop / "march" / "clip").mkdir(parents=True)
+    _batch(drop / "march", "clip,P,glioma,")
+    arrived = [frame.rename(drop / "march" / "clip" / frame.name) for frame in sorted(frames.glob("*.png"))[:2]]
+    assert "1 of the folders it names have no rate.txt yet" in _pass(workspace, drop)["march"].why
+    (frames / "rate.txt").rename(arrived[0].with_name("rate.txt"))
+    settling = Timing(settle=0.5)
+    assert "changing" in _pass(workspace, drop, settling)["march"].why
+    for frame in sorted(frames.glob("*.png")):
+        time.sleep(0.6)
+        frame.rename(arrived[0].with_name(frame.name))
+        assert "changing" in _pass(workspace, drop, settling)["march"].why
+    with arrived[1].open("ab"):
+        assert "1 of the files it names are being written" in _pass(workspace, drop)["march"].why
+    visit = _pass(workspace, drop)["march"]
+    assert visit.report is not None
+    assert len(visit.report.taken) == 1
+    assert _pass(workspace, drop) == {}
+    shutil.copy(arrived[0], arrived[0].with_name("frame 7.png"))
+    again = _pass(workspace, drop)["march"]
+    assert again.report is not None
+    assert [error.code for error in again.report.errors] == ["path_reused"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "state"),
+    [(OSError(errno.ESTALE, os.strerror(errno.ESTALE), "Erika"), "busy"), (KeyError("Erika"), "failed")],
+)
+def test_a_batch_that_fails_is_told_tried_again_and_holds_nobody_up(
+    workspace: Workspace,
+    drop: Path,
+    make_clip: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: Exception,
+    state: str,
+) -> None:
+    for number, name in enumerate(("april", "march")):
+        make_clip(drop / name / "a.mp4", seed=number)
+        _batch(drop / name, "a.mp4,P,glioma,")
+    run = take_in.run
+
+    def failing(workspace: Workspace, place: Path, **options: Any) -> IntakeReport:
+        if place.name == "april":
+            raise raised
+        return run(workspace, place, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(take_in, "run", failing)
+        visits = _pass(workspace, drop)
+        assert {name: visit.state for name, visit in visits.items()} == {"april": state, "march": "taken"}
+        assert "Erika" not in visits["april"].why
+        assert _pass(workspace, drop)["april"].state == state
+    assert _pass(workspace, drop)["april"].state == "taken"
+
+
+def test_a_row_that_names_its_own_folder_is_set_aside(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path]
+) -> None:
+    make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", ".,P,glioma,", "a.mp4,P,glioma,")
+    report = _pass(workspace, drop)["march"].report
+    assert report is not None
+    assert ([item["reason"] for item in report.quarantined], len(report.taken)) == (["name_escapes"], 1)
 
 
 def test_checksums_that_hold_need_no_waiting(workspace: Workspace, drop: Path, make_clip: Callable[..., Path]) -> None:

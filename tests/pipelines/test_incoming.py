@@ -44,6 +44,8 @@ def test_an_unknown_label_names_the_nearest_allowed_one(source: Path) -> None:
         ("sub/../../a.mp4", "name_escapes"),
         ("sub\\..\\a.mp4", "name_escapes"),
         ("~root/a.mp4", "name_escapes"),
+        (".", "name_escapes"),
+        ("./.", "name_escapes"),
         ("/etc/passwd", "name_absolute"),
         ("C:\\a.mp4", "name_absolute"),
         ("-rf", "name_option"),
@@ -67,6 +69,12 @@ def test_a_name_that_escapes_hides_or_would_run_is_set_aside(source: Path, path:
     found = incoming.read(LocalFolder(source), [])
     assert [(aside.row, aside.path, aside.error.code) for aside in found.aside] == [(2, path, code)]
     assert (found.rows, found.errors) == ([], [])
+
+
+def test_a_mask_that_is_the_folder_itself_is_set_aside(source: Path) -> None:
+    (source / "manifest.csv").write_text("path,patient_id,label,mask\na.mp4,P1,glioma,./\n")
+    found = incoming.read(LocalFolder(source), [])
+    assert [(aside.row, aside.error.code) for aside in found.aside] == [(2, "name_escapes")]
 
 
 @pytest.mark.parametrize("path", ["H&E (2) O'Brien, 12:30.mp4", "Köln/Fall 7#é.mp4", "a" * 251 + ".mp4", "日本/1.mkv"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import os
 import resource
 import shutil
@@ -33,6 +34,7 @@ from pipelines.video.isolation import Limits, run_isolated
         (math.factorial, (10_000_000,), {"cpu_seconds": 1}, "over_decode_time"),
         (bytearray, (2 << 30,), {}, "over_memory"),
         (sorted, ("Smith", "John"), {}, "decoder_failed"),
+        (operator.mul, ("Smith", 4 << 20), {}, "over_answer"),
     ],
 )
 def test_what_goes_wrong_in_a_child_is_one_typed_error(

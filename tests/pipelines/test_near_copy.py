@@ -15,10 +15,20 @@ import planted_copies as planted
 from pipelines import intake, ledger, manifest
 from pipelines.intake.candidate import Candidate
 from pipelines.intake.near_copy import Index, Match
-from pipelines.intake.near_copy_check import Judge, Sides, Store, _packed, _unpacked, fingerprint_of
+from pipelines.intake.near_copy_check import (
+    Judge,
+    Look,
+    Sides,
+    Store,
+    _packed,
+    _packed_to_fit,
+    _unpacked,
+    fingerprint_of,
+)
 from pipelines.locks import one_writer
 from pipelines.video import fingerprint
 from pipelines.video.fingerprint import Blobs
+from pipelines.video.isolation import run_isolated
 from pipelines.workspace import Workspace
 
 SEED = 4
@@ -106,6 +116,14 @@ def test_patients_joined_over_others_stand_on_one_side() -> None:
     assert (sides.of("b"), sides.of("c"), sides.of("stranger")) == ("test", "test", "")
 
 
+def test_patients_of_different_sides_are_never_joined() -> None:
+    sides = Sides({"a": "test", "b": "train"})
+    sides.join("c", "a")
+    with pytest.raises(ValueError, match="different sides"):
+        sides.join("c", "b")
+    assert (sides.of("c"), sides.of("b")) == ("test", "train")
+
+
 # --- through intake ------------------------------------------------------------------------------
 
 
@@ -157,6 +175,29 @@ def test_a_copy_across_the_split_is_set_aside_and_nobody_moves(
     assert "Ada" not in report.quarantined[0]["cause"]
 
 
+def test_a_recording_whose_halves_stand_on_two_sides_is_set_aside(
+    workspace: Workspace, tmp_path: Path, clips: list[planted.Clip]
+) -> None:
+    """Its patient has no side yet: compared with each half alone, it would fit both."""
+    halves = [planted.encoded(clip, 12) for clip in clips]
+    _take_in(workspace, tmp_path / "in", (halves[0], "Ada", "train"), (halves[1], "Berta", "test"))
+    whole = planted.encoded(np.concatenate(clips), 12, crf=26)
+    report = _take_in(workspace, tmp_path / "in", (whole, "Cora", ""))
+    assert [item["reason"] for item in report.quarantined] == ["near_copy_across_split"]
+    assert all(f"which stands in {side}" in report.quarantined[0]["cause"] for side in ("train", "test"))
+    assert sorted(_sides(workspace)) == ["test", "train"]
+
+
+def test_a_row_that_was_set_aside_decides_nothing_for_its_patient(
+    workspace: Workspace, tmp_path: Path, clips: list[planted.Clip]
+) -> None:
+    _take_in(workspace, tmp_path / "in", (planted.encoded(clips[0], 12), "Ada", "test"))
+    copies = [planted.encoded(clips[0], 12, crf=crf) for crf in (26, 28)]
+    report = _take_in(workspace, tmp_path / "in", (copies[0], "Berta", "train"), (copies[1], "Berta", ""))
+    assert [item["row"] for item in report.quarantined] == [2]
+    assert report.patients == {"test": 1}
+
+
 def test_a_later_copy_joins_the_side_that_is_there(
     workspace: Workspace, tmp_path: Path, clips: list[planted.Clip]
 ) -> None:
@@ -184,6 +225,35 @@ def test_what_the_child_sends_is_what_it_saw(tmp_path: Path, clips: list[planted
     path = tmp_path / "clip.mp4"
     path.write_bytes(planted.encoded(clips[0], 12))
     assert len(_unpacked(fingerprint_of(str(path)))) == len(_blobs(clips[0]))
+
+
+class TwoHours:
+    """A look's finder of blobs that do not compress, 15 frames a second for two hours."""
+
+    def blobs(self) -> Blobs:
+        moments, rng = np.arange(2 * 3600 * 15) / 15, np.random.default_rng(SEED)
+        rows = np.empty(len(moments) * fingerprint.BLOBS_A_FRAME, fingerprint.BLOB)
+        rows["word"] = rng.integers(0, 1 << fingerprint.WORD_BITS, len(rows), dtype=np.uint64)
+        rows["x"], rows["y"], rows["scale"] = rng.random((3, len(rows)), np.float32)
+        rows["seconds"] = np.repeat(moments, fingerprint.BLOBS_A_FRAME)
+        return rows
+
+
+def look_at_two_hours() -> str:
+    look = Look()
+    look.fingerprinter = TwoHours()  # type: ignore[assignment]
+    return look.summary()
+
+
+def test_two_hours_fit_into_what_a_child_may_say() -> None:
+    """Fewer of the frames, spread over all of it, and those whole; a clip that fits is sent as it is."""
+    sent, (short, long) = _unpacked(run_isolated(look_at_two_hours)), (TwoHours().blobs()[:2400], TwoHours().blobs())
+    seconds, counts = np.unique(sent["seconds"], return_counts=True)
+    assert set(counts) == {fingerprint.BLOBS_A_FRAME}
+    assert len(set(np.diff(seconds).round(3))) == 1
+    assert seconds[-1] > 7199
+    assert np.isin(sent["word"], long["word"]).all()
+    assert _packed_to_fit(short) == _packed(short)
 
 
 class CountingIndex(Index):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import fsspec
 import pytest
+from clip_files import frame_folder, pictures
 
 from pipelines import intake
 from pipelines.errors import OutsideSystemError, VideoError, WrongUseError
@@ -105,6 +107,42 @@ def test_a_folder_of_frames_has_one_id_whatever_its_files_are_called(tmp_path: P
         ids.add(sources.copy(LocalFolder(tmp_path), name[:1], tmp_path / "copy"))
         assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["000000", "000001", "rate.txt"]
     assert len(ids) == 1
+
+
+def test_a_folder_that_gains_a_frame_while_it_is_copied_is_still_being_written(tmp_path: Path) -> None:
+    frame_folder(tmp_path / "clip", pictures(3), ".png")
+
+    class Filling(LocalFolder):
+        @contextlib.contextmanager
+        def open(self, path: str) -> Iterator[BinaryIO]:
+            with super().open(path) as file:
+                yield file
+            (self.folder / "clip" / "frame 4.png").touch()
+
+    with pytest.raises(VideoError) as caught:
+        sources.copy(Filling(tmp_path), "clip", tmp_path / "copy")
+    assert caught.value.code == "still_written"
+
+
+def test_one_key_without_the_right_to_read_it_is_set_aside_alone(
+    workspace: Workspace, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = fsspec.filesystem("memory")
+    files.put(str(clip), "/april/a/clip.mp4")
+    files.pipe("/april/a/closed.mp4", b"closed")
+    files.pipe("/april/manifest.csv", (MANIFEST + "a/closed.mp4,P,glioma\n").encode())
+    info = type(files).info
+
+    def guarded(self: Any, path: str, **options: Any) -> Any:
+        if path.endswith("closed.mp4"):
+            raise PermissionError("Forbidden")
+        return info(self, path, **options)
+
+    monkeypatch.setattr(type(files), "info", guarded)
+    with one_writer(workspace):
+        report = intake.run(workspace, "memory://april")
+    assert report.taken == [sha256_file(clip)]
+    assert [(item["row"], item["reason"]) for item in report.quarantined] == [(3, "no_access")]
 
 
 def test_a_video_over_the_cap_is_not_copied_on(clip: Path, tmp_path: Path) -> None:
