@@ -31,6 +31,7 @@ PLACES = 5  # side of the grid in which places are counted
 MIN_PLACES = 8
 MIN_PAIRS = 12
 PAIRS_AT_ONCE = 1 << 21
+COMPARED_AT_ONCE = 1 << 31  # blobs of one clip times blobs of another; about one in a hundred is a pair to look at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +179,24 @@ def support(blobs: Blobs, rows_M: Blobs, hint: Transform) -> tuple[int, int]:
     tree = spatial.cKDTree(there_M3 * AXES)
     for reach in REACHES:
         here_N3 = hint.of(query)
-        near = spatial.cKDTree(here_N3 * AXES).sparse_distance_matrix(tree, reach, p=np.inf, output_type="ndarray")
-        wrong_P = np.bitwise_count(query["word"][near["i"]] ^ rows_M["word"][near["j"]])
-        alike = near[wrong_P <= MOST_WRONG_BITS]
-        if not len(alike):
+        here_P, there_P = np.concatenate(list(_alike(query, here_N3, rows_M, tree, reach)), axis=1)
+        if not len(here_P):
             return 0, 0
-        hint = _fitted(hint, here_N3[alike["i"]], there_M3[alike["j"]])
-    return len(alike), max(_places(query[alike["i"]]), _places(rows_M[alike["j"]]))
+        hint = _fitted(hint, here_N3[here_P], there_M3[there_P])
+    return len(here_P), max(_places(query[here_P]), _places(rows_M[there_P]))
+
+
+def _alike(
+    query: Blobs, here_N3: NDArray[np.float32], rows_M: Blobs, tree: spatial.cKDTree, reach: float
+) -> Iterator[NDArray[np.intp]]:
+    """(2, P): blobs of the query and rows that are near and look alike. In parts: of long clips most are only near."""
+    step = max(1, COMPARED_AT_ONCE // len(rows_M))
+    for start in range(0, len(query), step):
+        part = spatial.cKDTree(here_N3[start : start + step] * AXES)
+        near = part.sparse_distance_matrix(tree, reach, p=np.inf, output_type="ndarray")
+        here_P, there_P = near["i"] + start, near["j"]
+        wrong_P = np.bitwise_count(query["word"][here_P] ^ rows_M["word"][there_P])
+        yield np.stack([here_P, there_P])[:, wrong_P <= MOST_WRONG_BITS]
 
 
 def _places(blobs_P: Blobs) -> int:

@@ -13,8 +13,9 @@ from clip_files import DICOM_IN_PYDICOM, dicom_data, filmed
 
 import planted_copies as planted
 from pipelines import intake, ledger, manifest
+from pipelines.intake import near_copy
 from pipelines.intake.candidate import Candidate
-from pipelines.intake.near_copy import Index, Match
+from pipelines.intake.near_copy import Index, Match, Transform
 from pipelines.intake.near_copy_check import (
     Judge,
     Look,
@@ -66,6 +67,17 @@ def test_a_longer_recording_is_found_by_a_part_of_it(clips: list[planted.Clip]) 
     part = Index()
     part.add("part", fingerprint.thinned(_blobs(clips[0][12:36])))
     assert [match.video_id for match in part.find(_blobs(clips[0]))] == ["part"]
+
+
+def test_long_clips_are_compared_in_parts_with_the_same_answer(
+    clips: list[planted.Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, rows = _blobs(clips[0]), fingerprint.thinned(_blobs(clips[0]))
+    hint = Transform(turn=0, octave=0.0, shift=(0.0, 0.0), pairs=3)
+    whole = near_copy.support(blobs, rows, hint)
+    monkeypatch.setattr(near_copy, "COMPARED_AT_ONCE", 100 * len(rows))
+    assert len(blobs) > 200
+    assert near_copy.support(blobs, rows, hint) == whole
 
 
 ULTRASOUND = (dicom_data("color3d_jpeg_baseline.dcm"), DICOM_IN_PYDICOM / "examples_ybr_color.dcm")
