@@ -63,7 +63,7 @@ class Snapshot:
     def is_moving(self) -> bool:
         """Does somebody write in the workspace, or did since this was taken?"""
         workspace = self.here.workspace
-        return self.busy or _in_use(workspace) or versioning.find_commit(workspace, "HEAD") != self.here.sha
+        return self.busy or _in_use(workspace) or versioning.head(workspace) != self.here.sha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +132,12 @@ def _snapshot(workspace: Workspace, stack: ExitStack) -> Snapshot:
 
 def _model_name(here: Commit) -> str:
     """As last committed so that it can be read; of a commit where it cannot, ``settings`` tells."""
-    for sha in (here.sha, *versioning.commits_touching(here.workspace, ("params.yaml",))):
-        with contextlib.suppress(LclscError):
-            return Commit(here.workspace, sha).model_name
+    with contextlib.suppress(LclscError):
+        return here.model_name
+    with contextlib.suppress(LclscError):  # of a git that is damaged too
+        for sha in versioning.commits_touching(here.workspace, ("params.yaml",)):
+            with contextlib.suppress(LclscError):
+                return Commit(here.workspace, sha).model_name
     return DEFAULT_NAME
 
 
