@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,11 @@ from pipelines.files import atomic_path
 from pipelines.video.isolation import Limits, run_isolated
 
 
-def write(path: Path, masks_FHW: NDArray[np.bool_]) -> None:
-    """One deflated 1-bit page a frame; the same bytes for the same masks, no tags that name anybody."""
+def write(path: Path, masks_FHW: Iterable[NDArray[np.bool_]]) -> None:
+    """One deflated 1-bit page a frame; the same bytes for the same masks, no tags that name anybody.
+
+    One mask in memory at a time, where ``masks_FHW`` makes them one by one.
+    """
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary) as stack:
         for mask_HW in masks_FHW:
             stack.write(
@@ -41,7 +44,7 @@ def rewrite(source: Path, target: Path, shape_FHW: tuple[int, int, int], limits:
 
 
 def _rewrite(source: str, target: str, shape_FHW: list[int]) -> None:
-    write(Path(target), np.stack(list(_fitting_pages(Path(source), *shape_FHW))))
+    write(Path(target), _fitting_pages(Path(source), *shape_FHW))
 
 
 def _fitting_pages(path: Path, frames: int, height_px: int, width_px: int) -> Iterator[NDArray[np.bool_]]:

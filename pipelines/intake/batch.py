@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 from pipelines import identity, video
 from pipelines import params as parameters
 from pipelines.errors import VideoError
-from pipelines.files import TEMPORARY_PREFIX, digest, remove
+from pipelines.files import TEMPORARY_PREFIX, digest, remove, sha256_bytes
 from pipelines.intake import incoming, quarantine
 from pipelines.intake.book import Book, Described
 from pipelines.intake.clip_checks import Panel
 from pipelines.intake.incoming import IncomingVideo, NamedAside, RowError
-from pipelines.intake.sources import Source
+from pipelines.intake.sources import LocalFolder, Source
 from pipelines.ledger import now
 from pipelines.workspace import Workspace, private_folder
 
@@ -56,15 +57,18 @@ class Batch:
     book: Book
     panel: Panel
     report: IntakeReport
+    place_id: str  # keyed hash of where the batch lies: two sites may both send a folder `march`
     update: bool = False
     published: set[str] | None = None
 
     @classmethod
-    def open(cls, workspace: Workspace, source: Source, *, update: bool = False) -> Batch:
+    def open(cls, workspace: Workspace, source: Source, address: str = "", *, update: bool = False) -> Batch:
+        """``address`` is where a source lies that is no folder on this machine."""
         params, book = parameters.load(workspace.params), Book.open(workspace)
         published = _published(source, book.key)
         panel, report = Panel(workspace), IntakeReport()
-        return cls(workspace, source, params, book, panel, report, update, published)
+        place_id = book.batch_id(_place(source, address))
+        return cls(workspace, source, params, book, panel, report, place_id, update, published)
 
     @property
     def copy(self) -> Path:
@@ -85,7 +89,7 @@ def set_bytes_aside(
     record = quarantine.Record(
         quarantine_id=video_id,
         at=now(),
-        batch=batch.book.batch_id(batch.source.name),
+        batch=batch.place_id,
         path=row.path,
         file=quarantine.file_name(video_id, suffix_of(row.path)),
         mask=quarantine.file_name(video_id, ".tif", mask=True) if row.mask else "",
@@ -98,10 +102,18 @@ def set_bytes_aside(
     return video_id
 
 
+def leave_aside(batch: Batch, row: IncomingVideo, described: Described, held: quarantine.Record) -> str:
+    """Bytes that would fare as before. Their record follows the row: it is what a release takes in."""
+    record = dataclasses.replace(held, batch=batch.place_id, path=row.path, row=described.as_json())
+    if record != held:
+        quarantine.set_aside(batch.workspace, record)
+    batch.report.quarantined.append(noted(row.row, record, again=True))
+    return record.quarantine_id
+
+
 def set_name_aside(batch: Batch, aside: NamedAside) -> str:
     """Its file is not touched: the record says where the fault is."""
-    batch_id = batch.book.batch_id(batch.source.name)
-    quarantine_id = quarantine.named_id(batch_id, aside.path)
+    quarantine_id = quarantine.named_id(batch.place_id, aside.path)
     record = quarantine.get(batch.workspace, quarantine_id)
     again = record is not None and record.reason == aside.error.code
     if record is None or not again:
@@ -109,7 +121,7 @@ def set_name_aside(batch: Batch, aside: NamedAside) -> str:
         record = quarantine.Record(
             quarantine_id=quarantine_id,
             at=now(),
-            batch=batch_id,
+            batch=batch.place_id,
             path=aside.path,
             file="",
             mask="",
@@ -133,20 +145,27 @@ def noted(row: int, record: quarantine.Record, *, again: bool = False) -> dict[s
     }
 
 
-def attempt_of(batch: Batch, mask_sha256: str) -> str:
-    """What decides whether the same bytes may fare otherwise this time."""
+def attempt_of(batch: Batch, described: Described, mask_sha256: str) -> str:
+    """What decides whether the same bytes may fare otherwise this time: judges weigh whose they are, too."""
     caps = batch.params.intake.model_dump(exclude={"labels"})
-    return digest({"decoder": video.every_decoder(), "caps": caps, "mask": mask_sha256})
+    weighed = {"patient": described.patient_id, "label": described.label, "split": described.split}
+    return digest({"decoder": video.every_decoder(), "caps": caps, "mask": mask_sha256} | weighed)
 
 
 def forget_mended(batch: Batch, named: set[str]) -> None:
     """Records without bytes of this batch whose row is gone or good now."""
-    batch_id = batch.book.batch_id(batch.source.name)
+    here = (batch.place_id, batch.book.batch_id(batch.source.name))  # older versions noted the name alone
     for record in quarantine.listing(batch.workspace):
         if record.quarantine_id in batch.book.videos or (
-            not record.file and record.batch == batch_id and record.quarantine_id not in named
+            not record.file and record.batch in here and record.quarantine_id not in named
         ):
             quarantine.discard(batch.workspace, record)
+
+
+def _place(source: Source, address: str) -> str:
+    """A digest of the resolved folder or the address: any bytes may stand in a path."""
+    place = str(source.folder) if isinstance(source, LocalFolder) else address.rstrip("/")
+    return sha256_bytes(os.fsencode(place))
 
 
 def _published(source: Source, key: identity.Key) -> set[str] | None:

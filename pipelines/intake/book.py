@@ -11,7 +11,7 @@ from pipelines.manifest import Provenance, Video
 from pipelines.workspace import Workspace
 
 CORRECTABLE = ("label", "domain", "site")
-"""Columns that ``intake --update`` may change. Patients and splits never move."""
+"""Columns that ``intake --update`` may change, beside a mask that is lacking. Patients and splits never move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +158,11 @@ class Book:
         )
         self._remember_source(described.patient_id, described.source, video_id)
 
-    def correct(self, video_id: str, described: Described) -> bool:
-        """Take over what the row says otherwise; True when it does."""
+    def correct(self, video_id: str, described: Described, late_mask_sha256: str = "") -> bool:
+        """Take over what the row says otherwise, and ground truth that came late; True when there is any."""
         changes = self.differences(described, video_id)
+        if late_mask_sha256:
+            changes["mask_sha256"] = ["", late_mask_sha256]
         if changes:
             new = {column: claimed for column, (_, claimed) in changes.items()}
             self.videos[video_id] = replace(self.videos[video_id], **new)

@@ -83,6 +83,13 @@ def _caps(params: IntakeParams, waived: str) -> video.Caps:
     return replace(caps, **{name: math.inf}) if hasattr(caps, name) else caps
 
 
+def shape_of(path: Path, params: IntakeParams) -> tuple[int, int, int]:
+    """(frames, height, width) of a clip that is in already: its caps were asked when it came."""
+    no_caps = asdict(video.Caps())
+    frames, height_px, width_px, _ = run_isolated(survey, path, [], no_caps, limits=limits_of(params))
+    return frames, height_px, width_px
+
+
 def limits_of(params: IntakeParams, waived: str = "") -> Limits:
     """Of the process that decodes; ten times as much where a person said so."""
     seconds = params.max_decode_seconds * (10 if waived == "over_decode_time" else 1)

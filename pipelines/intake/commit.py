@@ -19,6 +19,7 @@ def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
         added = _new_splits(batch) if book.new_videos else {}
         if book.new_videos:
             versioning.track(workspace, "videos", remote="identified")
+        if book.new_videos or any("mask_sha256" in changes for changes in book.corrections.values()):
             versioning.track(workspace, "masks")
         write_json(workspace.marker, workspace.settings() | {"key_id": book.key.key_id})
         manifest.write_splits(workspace.splits, book.splits | added)

@@ -8,6 +8,7 @@ stays where it is. The manifest row is kept with the patient's pseudonym, so tha
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ class Record:
     reason: str  # machines match on it
     cause: str
     remedy: str
-    batch: str  # keyed hash of the batch's name
+    batch: str  # keyed hash of where the batch lies; of its name alone in records of older versions
     path: str  # as the sender named it; readable here and nowhere else
     file: str  # beside this record; empty where the file stayed where it was
     mask: str  # the row's ground truth, likewise
-    attempt: str  # digest of what decided: decoder, caps, mask. The same again decides the same
+    attempt: str  # digest of what decided: decoder, caps, mask, patient, label, split. The same again decides the same
     row: dict[str, str]  # the manifest row without raw ids; empty where only a name is known
 
     def as_json(self) -> dict[str, Any]:
@@ -46,12 +47,13 @@ def named_id(batch: str, path: str) -> str:
 
 
 def set_aside(workspace: Workspace, record: Record, copy: Path | None = None, mask: Path | None = None) -> None:
-    """Bytes first, then the record that names them."""
+    """Bytes first, then the record that names them; last what only an earlier record of the same bytes named."""
     folder = private_folder(workspace.quarantine)
     for source, name in ((copy, record.file), (mask, record.mask)):
         if source is not None and name:
             move_into_place(source, folder / name)
     write_json(folder / f"{record.quarantine_id}.json", record.as_json())
+    _remove_bytes(workspace, record.quarantine_id, keep=(record.file, record.mask))
 
 
 def file_name(quarantine_id: str, suffix: str, *, mask: bool = False) -> str:
@@ -87,10 +89,15 @@ def find(workspace: Workspace, prefix: str) -> Record:
 
 def discard(workspace: Workspace, record: Record) -> None:
     """Forget a record whose clip was taken in, or whose row was mended: the bytes first, as only it names them."""
-    for name in (record.file, record.mask):
-        if name:
-            remove(workspace.quarantine / name)
+    _remove_bytes(workspace, record.quarantine_id)
     (workspace.quarantine / f"{record.quarantine_id}.json").unlink(missing_ok=True)
+
+
+def _remove_bytes(workspace: Workspace, quarantine_id: str, keep: Collection[str] = ()) -> None:
+    """Whatever bears the id, named by a record or not: a patient's pixels must not stay behind unseen."""
+    for path in workspace.quarantine.glob(f"{quarantine_id}*"):
+        if path.name not in (f"{quarantine_id}.json", *keep):
+            remove(path)
 
 
 def reason_of(error: VideoError) -> dict[str, str]:

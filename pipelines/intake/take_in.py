@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines import mask_stack, progress
-from pipelines.errors import StageError, VideoError, WrongUseError
+from pipelines.errors import OutsideSystemError, StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.intake import incoming, quarantine, sources
 from pipelines.intake.batch import (
@@ -23,14 +23,14 @@ from pipelines.intake.batch import (
     IntakeReport,
     attempt_of,
     forget_mended,
-    noted,
+    leave_aside,
     set_bytes_aside,
     set_name_aside,
     suffix_of,
 )
 from pipelines.intake.book import Book, Described, Refused
 from pipelines.intake.candidate import Candidate, Remark
-from pipelines.intake.clip_checks import limits_of
+from pipelines.intake.clip_checks import limits_of, shape_of
 from pipelines.intake.commit import commit
 from pipelines.intake.incoming import IncomingVideo, NamedAside, RowError
 from pipelines.workspace import Workspace
@@ -41,23 +41,36 @@ def run(
 ) -> IntakeReport:
     """Take in what is new and good; report the rest. Holds the workspace (the caller has the lock).
 
-    ``update`` corrects label, domain and site of known videos; ``stop`` is asked before each video.
+    ``update`` corrects label, domain and site of known videos and adds a mask they lack; ``stop`` is asked before
+    each video.
     """
-    batch = Batch.open(workspace, sources.of(place), update=update)
+    batch = Batch.open(workspace, sources.of(place), str(place), update=update)
     found = incoming.read(batch.source, batch.params.intake.labels)
     batch.report.errors += found.errors
     named = {set_name_aside(batch, aside) for aside in found.aside}
-    with progress.track("intake", len(found.rows), "videos") as tracker:
-        for row in found.rows:
+    try:
+        named |= _take_each(batch, found.rows, stop)
+    except OutsideSystemError:
+        if batch.params.intake.labels:  # of a first batch all labels count, and part of it would fix them
+            commit(batch)  # the next run need not decode these again
+        raise
+    commit(batch)
+    if not batch.report.stopped:
+        forget_mended(batch, named)
+    return batch.report
+
+
+def _take_each(batch: Batch, rows: list[IncomingVideo], stop: Callable[[], bool]) -> set[str]:
+    """One row after another, until told to stop; returns the ids in quarantine."""
+    named: set[str] = set()
+    with progress.track("intake", len(rows), "videos") as tracker:
+        for row in rows:
             if stop():
                 batch.report.stopped = True
                 break
             named.add(_take(batch, row))
             tracker.advance()
-    commit(batch)
-    if not batch.report.stopped:
-        forget_mended(batch, named)
-    return batch.report
+    return named
 
 
 def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
@@ -123,18 +136,16 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
     _require_named_bytes(batch, row, video_id)
     batch.book.require_consistent(row.row, described, video_id, update=batch.update)
     if video_id in batch.book.videos:
-        corrected = batch.update and batch.book.correct(video_id, described)
-        (batch.report.corrected if corrected else batch.report.known).append(video_id)
+        _correct(batch, row, described, video_id)
         return ""
     try:
         mask_sha256 = _copied(batch, row, "mask", row.mask, batch.mask_copy) if row.mask else ""
     except VideoError as error:
         return set_name_aside(batch, NamedAside(row=row.row, path=row.mask, error=error))
-    attempt = attempt_of(batch, mask_sha256)
+    attempt = attempt_of(batch, described, mask_sha256)
     held = quarantine.get(batch.workspace, video_id)
     if held and held.attempt == attempt:
-        batch.report.quarantined.append(noted(row.row, held, again=True))
-        return video_id
+        return leave_aside(batch, row, described, held)
     try:
         remarks = _accept(batch, described, video_id, suffix_of(row.path), with_mask=bool(row.mask))
     except VideoError as error:
@@ -145,6 +156,26 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
     if held:
         quarantine.discard(batch.workspace, held)
     return ""
+
+
+def _correct(batch: Batch, row: IncomingVideo, described: Described, video_id: str) -> None:
+    """A video that is in. Its record follows the row when that is asked for; a mask it lacks is not passed over."""
+    lacks_mask = bool(row.mask) and not batch.book.videos[video_id].mask_sha256
+    if lacks_mask and not batch.update:
+        message = "this video is recorded without a mask; `lclsc intake SRC --update` adds it"
+        raise _refused(row, "mask", row.mask, "mask_not_taken", message)
+    mask_sha256 = _late_mask(batch, row, video_id) if lacks_mask else ""
+    corrected = batch.update and batch.book.correct(video_id, described, mask_sha256)
+    (batch.report.corrected if corrected else batch.report.known).append(video_id)
+
+
+def _late_mask(batch: Batch, row: IncomingVideo, video_id: str) -> str:
+    """Keep ground truth that came after its video; returns its SHA-256. Refused where it does not fit."""
+    try:
+        _copied(batch, row, "mask", row.mask, batch.mask_copy)
+        return _keep_mask(batch, video_id, shape_of(batch.copy, batch.params.intake))
+    except VideoError as error:
+        raise _refused(row, "mask", row.mask, error.code, f"{error.cause} {error.remedy}") from None
 
 
 def _copied(batch: Batch, row: IncomingVideo, column: str, path: str, target: Path) -> str:

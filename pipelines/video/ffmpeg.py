@@ -79,15 +79,17 @@ def _decode(container: av.container.InputContainer, caps: Caps) -> Iterator[RawF
     stream.thread_type, stream.thread_count = "NONE", 1
     stream.codec_context.flags |= Flags.bitexact
     stream.codec_context.options = CODEC_OPTIONS
-    count, seconds, step = 0, 0.0, float(1 / (stream.average_rate or 1))
+    count, hidden, seconds, step = 0, 0, 0.0, float(1 / (stream.average_rate or 1))
     with _listening() as said:
-        for decoded in container.decode(stream):
-            if decoded.is_corrupt or any("CRC mismatch" in message for _, _, message in said):
-                raise fault("damaged", f"Frame {count} is damaged: the decoder filled in what it could not read.")
-            seconds = _seconds(decoded, seconds + step if count else 0.0)
-            yield RawFrame(index=count, pts_seconds=seconds, levels_HW=levels(decoded))
-            count += 1
-    if stream.frames > count:
+        for packet in container.demux(stream):  # the last one is empty: it makes the decoder hand out what it holds
+            hidden += packet.is_discard  # kept by a cut without re-encoding, decoded and not shown
+            for decoded in packet.decode():
+                if decoded.is_corrupt or any("CRC mismatch" in message for _, _, message in said):
+                    raise fault("damaged", f"Frame {count} is damaged: the decoder filled in what it could not read.")
+                seconds = _seconds(decoded, seconds + step if count else 0.0)
+                yield RawFrame(index=count, pts_seconds=seconds, levels_HW=levels(decoded))
+                count += 1
+    if stream.frames > count + hidden:
         raise fault("truncated", f"The video promises {stream.frames} frames and holds {count}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -11,18 +12,22 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from pipelines import intake, ledger, manifest, versioning
-from pipelines.errors import VideoError
+from pipelines import intake, ledger, manifest, mask_stack, versioning
+from pipelines.errors import OutsideSystemError, VideoError
 from pipelines.files import sha256_file
-from pipelines.intake import clip_checks, quarantine, sources
-from pipelines.intake.batch import IntakeReport
+from pipelines.intake import clip_checks, quarantine, sources, take_in
+from pipelines.intake.batch import Batch, IntakeReport
+from pipelines.intake.book import Book
 from pipelines.intake.candidate import Candidate, Remark
 from pipelines.locks import one_writer
 from pipelines.synth.dataset import PRESETS, write_dataset
 from pipelines.video import Frame
+from pipelines.video.isolation import Limits
 from pipelines.workspace import Workspace
 
 
@@ -36,6 +41,11 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _take_in(workspace: Workspace, source: Path) -> IntakeReport:
     with one_writer(workspace):
         return intake.run(workspace, source)
+
+
+def _take_in_with_updates(workspace: Workspace, source: Path) -> IntakeReport:
+    with one_writer(workspace):
+        return intake.run(workspace, source, update=True)
 
 
 def _source(tmp_path: Path, phantoms: Path, *rows: dict[str, str]) -> Path:
@@ -85,7 +95,6 @@ def test_a_cut_video_is_set_aside_whole_with_its_reason(workspace: Workspace, ph
 def test_a_mask_of_another_length_is_set_aside_with_its_video(
     workspace: Workspace, phantoms: Path, tmp_path: Path
 ) -> None:
-    import numpy as np
     import tifffile
 
     row = {"path": "clip.mp4", "patient_id": "P", "label": "glioma", "mask": "clip.tif"}
@@ -224,6 +233,161 @@ def test_the_same_bytes_again_in_quarantine_are_a_no_op_that_says_so(workspace: 
     assert quarantine.get(workspace, record.quarantine_id) == record
 
 
+def test_a_corrected_row_is_what_a_release_takes_in(
+    workspace: Workspace, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    check = clip_checks.Check(Nothing, lambda _: Refusing("text_in_picture", judged))
+    monkeypatch.setattr(clip_checks, "CHECKS", (check,))
+    _write_manifest(clip.parent, "clip.mp4,WRONG,glioma,ex-vivo,south")
+    (item,) = _take_in(workspace, clip.parent).quarantined
+    before = quarantine.get(workspace, item["id"])
+    _write_manifest(clip.parent, "clip.mp4,P,healthy,ex-vivo,south")
+    (again,) = _take_in(workspace, clip.parent).quarantined
+    assert (again["again"], len(judged)) == (False, 2)  # it might have been set aside for its patient
+    april = clip.parent.rename(clip.parent.with_name("april"))
+    (april / "clip.mp4").rename(april / "anew.mp4")
+    _write_manifest(april, "anew.mp4,P,healthy,in-vivo,north")
+    (again,) = _take_in(workspace, april).quarantined
+    assert (again["again"], len(judged)) == (True, 2)  # nothing that is weighed is otherwise
+    after = quarantine.get(workspace, item["id"])
+    assert before is not None
+    assert after is not None
+    assert after.path == "anew.mp4"
+    assert after.batch != before.batch
+    _release(workspace, item["id"])
+    (video,) = manifest.read_videos(workspace.manifest)
+    assert video.patient_id == after.row["patient_id"] != before.row["patient_id"]
+    assert (video.label, video.domain, video.site) == ("healthy", "in-vivo", "north")
+
+
+def test_bytes_set_aside_anew_leave_no_copy_that_nothing_names(
+    workspace: Workspace, phantoms: Path, tmp_path: Path
+) -> None:
+    row = {"path": "clip.mp4", "patient_id": "P", "label": "glioma", "mask": "clip.tif"}
+    source = _source(tmp_path, phantoms, row)
+    (source / "clip.tif").write_bytes(b"no TIFF")
+    (item,) = _take_in(workspace, source).quarantined
+    folder, video_id = workspace.quarantine, item["id"]
+    assert {path.name for path in folder.iterdir()} == {f"{video_id}{end}" for end in (".json", ".mp4", ".mask.tif")}
+    (source / "clip.mp4").rename(source / "clip.mov")
+    (source / "manifest.csv").write_text("path,patient_id,label,mask\nclip.mov,P,glioma,clip.tif\n")
+    (source / "clip.tif").write_bytes(b"no TIFF either")
+    _take_in(workspace, source)
+    assert {path.name for path in folder.iterdir()} == {f"{video_id}{end}" for end in (".json", ".mov", ".mask.tif")}
+    (folder / f"{video_id}.mp4").write_bytes(b"left by an older version")
+    (record,) = quarantine.listing(workspace)
+    quarantine.discard(workspace, record)
+    assert list(folder.iterdir()) == []
+
+
+def test_folders_of_one_name_keep_their_records_apart(workspace: Workspace, clip: Path, tmp_path: Path) -> None:
+    north, south = (tmp_path / site / "march" for site in ("north", "south"))
+    for folder in (north, south):
+        folder.mkdir(parents=True)
+        shutil.copy(clip, folder)
+    (north / "link.mp4").symlink_to(clip)
+    _write_manifest(north, "link.mp4,P,glioma")
+    _write_manifest(south, "clip.mp4,P,glioma")
+    (record,) = (_take_in(workspace, north), quarantine.listing(workspace))[1]
+    _take_in(workspace, south)
+    assert quarantine.listing(workspace) == [record]
+    assert not any(part in json.dumps(record.as_json()) for part in ("north", "march"))
+    _write_manifest(north, "clip.mp4,P,glioma")
+    _take_in(workspace, north)
+    assert quarantine.listing(workspace) == []
+
+
+def test_a_place_has_one_id_however_it_is_named(workspace: Workspace, clip: Path) -> None:
+    def place_id(address: str) -> str:
+        return Batch.open(workspace, sources.of(address), address).place_id
+
+    folder = clip.parent
+    same = {place_id(name) for name in (str(folder), f"file://{folder}", f"{folder}/../{folder.name}/")}
+    others = {place_id(name) for name in ("memory://a/source", "memory://b/source", str(folder.parent))}
+    assert (len(same), len(others), same & others) == (1, 3, set())
+    assert place_id("memory://a/source/") in others
+
+
+def test_a_record_of_an_older_version_goes_when_its_row_is_mended(workspace: Workspace, clip: Path) -> None:
+    _write_manifest(clip.parent, "clip.mp4,P,glioma")
+    _take_in(workspace, clip.parent)
+    by_name = Book.open(workspace).batch_id("source")
+    text = dict.fromkeys(("at", "cause", "remedy", "file", "mask", "attempt"), "")
+    named = {"quarantine_id": quarantine.named_id(by_name, "link.mp4"), "batch": by_name, "path": "link.mp4"}
+    quarantine.set_aside(workspace, quarantine.Record(**text, **named, reason="symlink", row={}))
+    _take_in(workspace, clip.parent)
+    assert quarantine.listing(workspace) == []
+
+
+def test_a_mask_that_comes_later_is_reported_and_added_only_when_asked(
+    workspace: Workspace, phantoms: Path, tmp_path: Path
+) -> None:
+    row = {"path": "clip.mp4", "patient_id": "P", "label": "glioma"}
+    source = _source(tmp_path, phantoms, row)
+    (video_id,) = _take_in(workspace, source).taken
+    (source / "manifest.csv").write_text("path,patient_id,label,mask\nclip.mp4,P,glioma,clip.tif\n")
+    (error,) = _take_in(workspace, source).errors
+    assert (error.row, error.column, error.code) == (2, "mask", "mask_not_taken")
+    good = (source / "clip.tif").read_bytes()
+    (source / "clip.tif").write_bytes(b"no TIFF")
+    (error,) = _take_in_with_updates(workspace, source).errors
+    assert (error.column, error.code) == ("mask", "mask_unreadable")
+    assert list(workspace.masks.iterdir()) == []
+    (source / "clip.tif").write_bytes(good)
+    report = _take_in_with_updates(workspace, source)
+    (video,) = manifest.read_videos(workspace.manifest)
+    assert (report.corrected, report.clean) == ([video_id], True)
+    assert video.mask_sha256 == sha256_file(workspace.masks / f"{video_id}.tif")
+    last = ledger.read(workspace.ledger)[-1]
+    assert (last.event, last.subject) == ("corrected", video_id)
+    assert last.data == {"changes": {"mask_sha256": ["", video.mask_sha256]}}
+    assert versioning.git(workspace, "status", "--porcelain") == ""
+    assert "masks" in versioning.git(workspace, "show", "--stat", "HEAD")
+    for take in (_take_in, _take_in_with_updates):
+        assert (take(workspace, source).known, len(ledger.read(workspace.ledger))) == ([video_id], 2)
+
+
+def test_a_mask_is_kept_page_by_page(tmp_path: Path) -> None:
+    shape_FHW = (800, 512, 512)  # 200 MiB as pixels
+    page_HW = np.eye(512, dtype=bool)
+    mask_stack.write(tmp_path / "sent.tif", (page_HW for _ in range(800)))
+    mask_stack.rewrite(tmp_path / "sent.tif", tmp_path / "kept.tif", shape_FHW, Limits(memory_mib=128))
+    assert sha256_file(tmp_path / "kept.tif") == sha256_file(tmp_path / "sent.tif")
+    (tmp_path / "kept.tif").unlink()
+    with pytest.raises(VideoError) as caught:  # told by its last page, when all before it are written
+        mask_stack.rewrite(tmp_path / "sent.tif", tmp_path / "kept.tif", (801, 512, 512), Limits(memory_mib=128))
+    assert caught.value.code == "mask_mismatch"
+    assert [path.name for path in tmp_path.iterdir()] == ["sent.tif"]
+
+
+def test_what_was_taken_in_before_a_source_failed_is_kept(
+    workspace: Workspace, clip: Path, make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(clip.with_name("two.mp4"), seed=1)
+    make_clip(clip.with_name("three.mp4"), seed=2)
+    copy = sources.copy
+
+    def failing(source: sources.Source, path: str, *others: Any) -> str:
+        if path == "three.mp4":
+            raise OutsideSystemError("source_unreachable", "It is away.", "Wait.", transient=True)
+        return copy(source, path, *others)
+
+    monkeypatch.setattr(take_in.sources, "copy", failing)
+    _write_manifest(clip.parent, "clip.mp4,P,glioma", "three.mp4,Q,healthy")
+    with pytest.raises(OutsideSystemError):
+        _take_in(workspace, clip.parent)
+    assert manifest.read_videos(workspace.manifest) == []  # else glioma were the only label allowed
+    _write_manifest(clip.parent, "clip.mp4,P,glioma")
+    _take_in(workspace, clip.parent)
+    _write_manifest(clip.parent, "clip.mp4,P,glioma", "two.mp4,P,glioma", "three.mp4,P,glioma")
+    with pytest.raises(OutsideSystemError):
+        _take_in(workspace, clip.parent)
+    kept = {sha256_file(clip), sha256_file(clip.with_name("two.mp4"))}
+    assert {video.video_id for video in manifest.read_videos(workspace.manifest)} == kept
+    assert versioning.git(workspace, "status", "--porcelain") == ""
+
+
 def _release(workspace: Workspace, prefix: str) -> IntakeReport:
     with one_writer(workspace):
         return intake.release(workspace, prefix, "checked by eye")
@@ -240,10 +404,12 @@ class Nothing:
 class Refusing:
     """A judge that sets every clip aside."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, judged: list[str] | None = None) -> None:
         self.code = code
+        self.judged = [] if judged is None else judged
 
     def judge(self, candidate: Candidate, summary: None) -> list[Remark]:
+        self.judged.append(candidate.patient_id)
         raise VideoError(self.code, "So it says.", "Look at it.")
 
     def taken(self, candidate: Candidate, summary: None) -> None: ...

@@ -62,6 +62,44 @@ def test_frames_and_times_are_those_of_ffprobe(tmp_path: Path, name: str) -> Non
     assert [frame.pts_seconds for frame in frames] == pytest.approx(ffprobe_times(clip), abs=1e-6)
 
 
+def cut_without_encoding(path: Path, whole: Path, start: int) -> Path:
+    """What `ffmpeg -ss -c copy` and QuickTime make: frames before ``start`` stay, and an edit list hides them."""
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None and packet.pts is not None and packet.time_base:
+                shift = round((start + 3) / RATE_HZ / packet.time_base)  # the first frame is 3 late
+                packet.dts, packet.pts, packet.stream = packet.dts - shift, packet.pts - shift, stream
+                container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mov"])
+def test_frames_that_an_edit_list_hides_are_not_missed(tmp_path: Path, name: str) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", noise(), codec="libx264")
+    cut = cut_without_encoding(tmp_path / name, whole, start=6)
+    with av.open(str(cut)) as container:
+        assert container.streams.video[0].frames == 20
+    frames, uncut = list(video.read_frames(cut)), list(video.read_frames(whole))
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(ffprobe_times(cut), abs=1e-6)
+    assert len(frames) == 14
+    assert all(np.array_equal(ours.luma_HW, theirs.luma_HW) for ours, theirs in zip(frames, uncut[6:], strict=True))
+
+
+def test_hidden_frames_do_not_make_up_for_lost_ones(tmp_path: Path) -> None:
+    """The header comes first and promises all; the box of frames itself says that it ends where the file does."""
+    whole = write_clip(tmp_path / "whole.mp4", noise(), codec="libx264")
+    cut = cut_without_encoding(tmp_path / "cut.mp4", whole, start=6)
+    with av.open(str(cut)) as container:
+        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+    content = bytearray(cut.read_bytes())
+    box = content.index(b"mdat") - 4
+    del content[positions[-3] :]
+    content[box : box + 4] = (len(content) - box).to_bytes(4, "big")
+    cut.write_bytes(content)
+    assert code_of(cut) == "truncated"
+
+
 def test_times_start_where_the_stream_starts(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mkv", noise(4))
     assert [frame.pts_seconds for frame in video.read_frames(clip)] == [0.375, 0.5, 0.625, 0.75]
