@@ -62,8 +62,10 @@ def test_data_that_was_only_taken_in_has_no_frames_that_other_code_could_change(
 ) -> None:
     workspace = Workspace(built.root)
     monkeypatch.setattr(code_digest, "current", lambda: {"extract": "of a later version"})
-    assert _verdict_on_pixels(built, manifest.data_version(workspace.manifest, workspace.splits)) == ["pass"]
-    assert _verdict_on_pixels(built, "@champion") == ["unknown"]
+    (taken_in,) = versioning.commits_touching(workspace, ("manifest.csv",))[:1]
+    assert _verdict_on_pixels(built, taken_in) == ["pass"]
+    data_version = manifest.data_version(workspace.manifest, workspace.splits)
+    assert _verdict_on_pixels(built, data_version) == _verdict_on_pixels(built, "@champion") == ["unknown"]
 
 
 def _verdict_on_pixels(line: Line, name: str) -> list[str]:
