@@ -55,6 +55,7 @@ def note_evidence(
 
     A registration that is taken up again, with the same verdict, repeats nothing.
     """
+    store.require_promoter()  # evidence is the promoting workspace's: another's would take its place
     with ledger.exclusive(workspace, "registry"):
         write_json(workspace.gate_report, decision)
         data = {

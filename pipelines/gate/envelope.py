@@ -23,6 +23,7 @@ def clause(
     problems = list(_source_problems(envelope, challenger, videos))
     mine = flat(challenger.params)
     problems += _range_problems(envelope, mine)
+    problems += _unknown_frozen(envelope, mine)
     changed = []
     if champion is not None:
         theirs = flat(champion.params)
@@ -50,6 +51,13 @@ def _range_problems(envelope: EnvelopeParams, mine: Mapping[str, Any]) -> Iterat
         value = mine.get(name)
         if not isinstance(value, (int, float)) or not low <= value <= high:
             yield f"{name} is {value}, allowed are {low:g} to {high:g}"
+
+
+def _unknown_frozen(envelope: EnvelopeParams, mine: Mapping[str, Any]) -> Iterator[str]:
+    """A mistyped name would freeze nothing, and be green for ever."""
+    for pattern in envelope.frozen:
+        if not any(fnmatchcase(name, pattern) for name in mine):
+            yield f"{pattern} is frozen and names no recorded parameter"
 
 
 def _frozen_problems(

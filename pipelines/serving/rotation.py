@@ -127,7 +127,12 @@ class Rotation:
             self._failed = Failed(number, time.monotonic() + self.terms.retry_seconds)
             raise
         self._failed = None
-        if await asyncio.to_thread(self.source.wanted) == number:
+        try:
+            still = await asyncio.to_thread(self.source.wanted)
+        except BaseException:  # nobody else knows of it
+            await backend.end()
+            raise
+        if still == number:
             self._switch(backend)
         else:  # it moved on meanwhile
             await backend.end()

@@ -304,6 +304,7 @@ def test_an_empty_part_of_the_model_card_refuses(name: str) -> None:
         ({"domains": ["in-vivo"]}, "trained on the domain ex-vivo"),
         ({"frozen": ["train.encoder"]}, "train.encoder is frozen and went from resnet18 to compact"),
         ({"frozen": ["train.*"], "ranges": {"train.learning_rate": [0.003, 0.1]}}, "train.learning_rate is 0.002"),
+        ({"frozen": ["train.arch"]}, "train.arch is frozen and names no recorded parameter"),
     ],
 )
 def test_a_change_outside_the_envelope_is_refused_with_its_evidence(envelope: dict[str, Any], said: str) -> None:

@@ -225,6 +225,27 @@ def test_a_registry_that_is_away_changes_nothing_for_who_asks(registry: Registry
     run(test)
 
 
+def test_a_version_that_started_while_the_registry_went_away_does_not_stay(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = registry.fetch
+
+    def fetch_and_lose(number: str) -> Candidate:
+        registry.down = number == "2"
+        return fetch(number)
+
+    monkeypatch.setattr(registry, "fetch", fetch_and_lose)
+
+    async def test() -> None:
+        async with served(registry) as server:  # looks for processes that are left, when it ends
+            registry.alias = "2"
+            await server.until(lambda: server.rotation.problem is not None)
+            registry.alias, registry.down = "1", False
+            await server.until(lambda: len(list((registry.folder.parent / "sockets").iterdir())) == 1)
+
+    run(test)
+
+
 def test_a_withdrawal_while_it_runs_is_said_and_stops_nobody(registry: Registry) -> None:
     async def test() -> None:
         async with served(registry) as server:
