@@ -244,6 +244,8 @@ class PromoteParams(Section):
     """What is shown against the champion on the same unseen patients: no worse than by max_loss, or better."""
     max_loss: Share
     """Macro-F1 that the upper confidence bound of the loss must stay below: the margin of non-inferiority."""
+    max_unjudged: Share
+    """Share of the frames judged by the champion that a challenger may leave out; no patient may be left out whole."""
     min_patients: Count
     """Unseen patients below which the gate is undecided."""
     allow_new_classes: bool

@@ -20,6 +20,7 @@ from pipelines import alias_history, alias_moves, ledger, params, registry, vers
 from pipelines.alias_history import Move
 from pipelines.errors import OutsideSystemError, PromotionError, WrongUseError
 from pipelines.evidence import withdrawals
+from pipelines.evidence.ledger_events import registered
 from pipelines.files import sha256_bytes, sha256_file, write_json
 from pipelines.ledger import Entry
 from pipelines.params import PromoteParams
@@ -104,6 +105,7 @@ def propose(
     ``to_champion=False`` leaves a version that passed beside a champion as its challenger even under ``auto``.
 
     A champion stays champion here whatever a new verdict says: taking it back is a person's decision.
+    Nobody becomes champion on a verdict that is too old or was reached under other rules.
     PromotionError ``champion_moved`` where the version was judged beside another champion: judge it again.
     """
     with alias_moves.held(workspace, store, actor=actor) as aliases:
@@ -114,7 +116,7 @@ def propose(
         verdict = evidence.data["verdict"]
         is_withdrawn = version in withdrawals.of(ledger.read(workspace.ledger)).versions
         by_policy = champion is None or (policy.approval == "auto" and to_champion)
-        wins = verdict == "passed" and by_policy and not is_withdrawn
+        wins = verdict == "passed" and by_policy and not is_withdrawn and _outdated(version, evidence, policy) is None
         if champion != version and wins:
             reason = "promote.approval: auto" if policy.approval == "auto" else "the first to pass the gate"
             data = {"by": "policy", "reason": reason, "evidence": _cited(evidence)}
@@ -233,20 +235,28 @@ def _sound(version: Version, word: Entry | None, kept: bytes | None, seen: str |
 
 
 def _refuse_outdated(version: str, word: Entry, policy: PromoteParams, champion: str | None) -> None:
-    again = f"Run `lclsc promote {version}` to have it judged again."
     if word.data["verdict"] not in ("passed", "undecided"):
         cause = f"The gate refused version {version}."
         raise PromotionError("gate_refused", cause, "Its page says which clause; no reason can make up for it.")
     if word.data["champion"] != champion:
         raise _champion_moved(version, word.data["champion"], champion)
+    outdated = _outdated(version, word, policy)
+    if outdated is not None:
+        raise outdated
+
+
+def _outdated(version: str, word: Entry, policy: PromoteParams) -> PromotionError | None:
+    """Why a verdict counts no more, by today's rules and clock."""
+    again = f"Run `lclsc promote {version}` to have it judged again."
     if word.data["policy_sha256"] != policy.sha256:
         cause = f"params.yaml: promote changed since the gate judged version {version}."
-        raise PromotionError("policy_changed", cause, again)
+        return PromotionError("policy_changed", cause, again)
     judged = datetime.datetime.strptime(word.at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
     days = (datetime.datetime.now(datetime.UTC) - judged).total_seconds() / 86400
     if days > policy.max_evidence_days:
         cause = f"The evidence is {days:.1f} days old; promote.max_evidence_days is {policy.max_evidence_days:g}."
-        raise PromotionError("evidence_too_old", cause, again)
+        return PromotionError("evidence_too_old", cause, again)
+    return None
 
 
 def _refuse_person(
@@ -255,7 +265,7 @@ def _refuse_person(
     """Under ``four_eyes`` nobody approves what they trained, by whatever name they are known."""
     if not policy.four_eyes:
         return
-    events = [entry for entry in entries if entry.event == "registered" and entry.data.get("version") == version]
+    events = registered(entries, version)
     trainer = events[-1].data.get("trained_by") if events else None
     if trainer is None:
         cause = f"promote.four_eyes is set, and nobody noted who trained version {version}."

@@ -54,7 +54,7 @@ def run(workspace: Workspace) -> list[str]:
         lost = [
             version for version in _half_kept(store, entries) if not _keep_again(workspace, store, entries, version)
         ]
-    done += _act_on_verdict(workspace, store)
+    done += _act_on_verdict(workspace, store, lost)
     promotion.keep(workspace, "Repair")
     if lost:
         numbers = ", ".join(version.version for version in lost)
@@ -91,10 +91,13 @@ def _keep_again(workspace: Workspace, store: Registry, entries: Sequence[Entry],
     return True
 
 
-def _act_on_verdict(workspace: Workspace, store: Registry) -> list[str]:
-    """As its writer would have: a retrain lets the policy make a champion; whether `promote` was to is not known."""
+def _act_on_verdict(workspace: Workspace, store: Registry, lost: Sequence[Version]) -> list[str]:
+    """As its writer would have: a retrain lets the policy make a champion; whether `promote` was to is not known.
+
+    No alias follows from evidence that is lost.
+    """
     word = alias_history.verdict_without_effect(ledger.read(workspace.ledger))
-    if word is None:
+    if word is None or word.subject in {f"version {one.version}" for one in lost}:
         return []
     version, policy = word.subject.removeprefix("version "), params.load(workspace.params).promote
     promotion.propose(workspace, store, version, word, policy, actor=ACTOR, to_champion=word.actor == "retrain")

@@ -64,17 +64,24 @@ def run(
     pictures = (workspace.confusion_picture, workspace.saliency_picture)
     kept = (workspace.report_page, workspace.predictions, *pictures)
     files = {path.name: sha256_file(path) for path in kept}
-    noted = ledger.append(
-        workspace, actor="publish", event="published", subject=f"version {version.version}", data={"files": files}
-    )
-    store.mark_ledger(noted)
+    subject = f"version {version.version}"
+    with ledger.exclusive(workspace, "registry"):
+        store.mark_ledger(
+            ledger.append(workspace, actor="publish", event="published", subject=subject, data={"files": files})
+        )
     store.log_artifacts(version.run_id, kept)
     return workspace.report_page
 
 
-def is_built_here(workspace: Workspace, version: Version) -> bool:
-    """Are models/ and reports/ those of this version? The page of another one would tell of these."""
-    return workspace.weights.exists() and sha256_file(workspace.weights) == version.tags["weights_sha256"]
+def is_built_here(workspace: Workspace, store: Registry, version: Version) -> bool:
+    """Are models/ and reports/ those of this version? The page of another one would tell of these.
+
+    Weights alone do not make a model: other validation patients calibrate the same ones differently.
+    """
+    if not workspace.weights.exists() or sha256_file(workspace.weights) != version.tags["weights_sha256"]:
+        return False
+    card = store.download(version) / "artifacts" / "model" / workspace.model_card.name
+    return sha256_file(card) == sha256_file(workspace.model_card)
 
 
 def _draw(workspace: Workspace, tiles: Sequence[Tile]) -> None:

@@ -105,7 +105,8 @@ def promote(workspace: Workspace, params: Params, name: str, *, to_champion: boo
         workspace, params, store, version, version.tags[registry.KEY], actor="promote", to_champion=to_champion
     )
     now = store.version(number) or version
-    page = publish.run(workspace, params, store, now, decision, {}) if publish.is_built_here(workspace, now) else None
+    is_here = publish.is_built_here(workspace, store, now)
+    page = publish.run(workspace, params, store, now, decision, {}) if is_here else None
     versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
     versioning.push_commits(workspace)
     return decision | {"version": number, "aliases": list(now.aliases), "page": page and str(page)}
@@ -118,7 +119,7 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
     """The version, and whether it is a new one: equal weights are a new evaluation of the one that has them."""
     key = keys.retrain_key(workspace)
     same = _with_these_weights(workspace, store)
-    if same and same.complete and same.tags[registry.KEY] != key and _is_same_model(workspace, store, same):
+    if same and same.complete and same.tags[registry.KEY] != key and publish.is_built_here(workspace, store, same):
         return _evaluated_again(workspace, store, same, key), False
     is_new = store.find_version(key) is None
     with tempfile.TemporaryDirectory(dir=workspace.state, prefix=TEMPORARY_PREFIX, suffix="-package") as folder:
@@ -142,12 +143,6 @@ def _with_these_weights(workspace: Workspace, store: Registry) -> Version | None
     same = store.find_version_by_weights(sha256_file(workspace.weights))
     marked = withdrawals.of(ledger.read(workspace.ledger)).versions
     return None if same is None or same.version in marked else same
-
-
-def _is_same_model(workspace: Workspace, store: Registry, version: Version) -> bool:
-    """Weights alone do not make a model: new validation patients change its calibration."""
-    card = store.download(version) / "artifacts" / "model" / workspace.model_card.name
-    return sha256_file(card) == sha256_file(workspace.model_card)
 
 
 def _evaluated_again(workspace: Workspace, store: Registry, version: Version, key: str) -> Version:

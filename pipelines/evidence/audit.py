@@ -25,7 +25,7 @@ from pipelines.evidence.commit import DEFAULT_NAME, Commit, with_data
 from pipelines.evidence.copy_checks import check_copies
 from pipelines.evidence.data_checks import check_data
 from pipelines.evidence.ledger_checks import check_aliases, check_ledger, check_marks
-from pipelines.evidence.ledger_events import entries_of
+from pipelines.evidence.ledger_events import entries_of, registered
 from pipelines.evidence.object_checks import Sample, check_objects, check_places
 from pipelines.evidence.pixel_checks import check_pixels
 from pipelines.evidence.registry_checks import check_registry
@@ -266,7 +266,7 @@ def _targets(
     chosen = versions if everything else [] if names else serving
     named = [] if everything else names
     wanted: list[Callable[[], Target]] = [
-        *(partial(_of_version, workspace, version) for version in chosen),
+        *(partial(target_of, workspace, version) for version in chosen),
         *(partial(find_target, workspace, versions, name) for name in named),
     ]
     targets, lost = [], []
@@ -282,7 +282,7 @@ def find_target(workspace: Workspace, versions: list[Version], name: str) -> Tar
     """A version number or @alias, a data version (12 hex digits), or anything git calls a commit."""
     for version in versions:
         if name == version.version or name.removeprefix("@") in version.aliases:
-            return _of_version(workspace, version)
+            return target_of(workspace, version)
     if not name.startswith("@"):
         if len(name) == 12:
             commit = with_data(workspace, name)
@@ -298,19 +298,16 @@ def find_target(workspace: Workspace, versions: list[Version], name: str) -> Tar
     )
 
 
-def _of_version(workspace: Workspace, version: Version) -> Target:
+def target_of(workspace: Workspace, version: Version) -> Target:
     """Where the tag is lost, which ``lineage_copies`` tells, the ledger knows the commit."""
     name = f"version {version.version}"
-    sha = version.tags.get("git_commit") or _registered_commit(workspace, version)
+    sha = version.tags.get("git_commit") or next(
+        (entry.data["commit"] for entry in reversed(registered(entries_of(workspace), version.version))), None
+    )
     if sha is None:
         cause = f"Neither the tag git_commit of {name} nor the ledger says what it was built from."
         raise StageError("no_commit", cause, "Set the tag to what lineage.json in its package says.")
     return Target(name=name, commit=Commit(workspace, sha), version=version)
-
-
-def _registered_commit(workspace: Workspace, version: Version) -> str | None:
-    registered = (entry.data for entry in reversed(entries_of(workspace)) if entry.event == "registered")
-    return next((data["commit"] for data in registered if data["version"] == version.version), None)
 
 
 def head(workspace: Workspace) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -83,6 +83,11 @@ def whole_ledger(workspace: Workspace) -> list[Entry]:
             cause = f"Line {entry.seq} of the ledger does not say what {entry.event} must: {fault}."
             raise StageError("ledger_damaged", cause, "Restore ledger.jsonl with git.")
     return entries
+
+
+def registered(entries: Iterable[Entry], version: str) -> list[Entry]:
+    """Events ``registered`` of a version; a sound ledger has one."""
+    return [entry for entry in entries if entry.event == "registered" and entry.data.get("version") == version]
 
 
 def faults(entry: Entry) -> Iterator[str]:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +28,10 @@ from pipelines.errors import OutsideSystemError, StageError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import find_target, head
 from pipelines.evidence.commit import POINTERS, Commit, StoredObject
-from pipelines.evidence.ledger_events import whole_ledger
+from pipelines.evidence.ledger_events import registered, whole_ledger
 from pipelines.evidence.version_checks import videos_of
 from pipelines.files import TEMPORARY_PREFIX, read_json, sha256_file, write_bytes
+from pipelines.ledger import Entry
 from pipelines.package import SOURCE_TAR, source_archive
 from pipelines.registry import Version
 from pipelines.workspace import Workspace, private_folder, template_file
@@ -110,9 +111,10 @@ def _rebuild(
     workspace: Workspace, version: Version, package: Path, place: Path, *, start: Start, anyway: bool
 ) -> Reproduction:
     record = lineage.verify_package(package)
-    _require_registered(workspace, version, record)
+    entries = whole_ledger(workspace)
+    _require_registered(entries, version, record)
     commit = Commit(workspace, record["git_commit"])
-    _refuse_withdrawn(workspace, version, videos_of(package, commit).values())
+    _refuse_withdrawn(entries, version, videos_of(package, commit).values())
     source_archive.unpack(package / SOURCE_TAR, place / "code", sha256=record["source_tar_sha256"])
     python, environment = _python(place, record, anyway=anyway)
     clone = _clone(workspace, commit, place / "workspace")
@@ -124,13 +126,9 @@ def _rebuild(
     return _compare(version, record, commit, clone, start=start, steps=steps, environment=environment)
 
 
-def _require_registered(workspace: Workspace, version: Version, record: dict[str, Any]) -> None:
+def _require_registered(entries: Sequence[Entry], version: Version, record: dict[str, Any]) -> None:
     """The package's record is the one that the ledger saw registered: a package may hold together and be another's."""
-    told = [
-        entry.data.get("lineage_sha256")
-        for entry in whole_ledger(workspace)
-        if entry.event == "registered" and entry.data.get("version") == version.version
-    ]
+    told = [entry.data["lineage_sha256"] for entry in registered(entries, version.version)]
     if told != [lineage.sha256(record)]:
         raise StageError(
             "not_as_registered",
@@ -140,8 +138,8 @@ def _require_registered(workspace: Workspace, version: Version, record: dict[str
         )
 
 
-def _refuse_withdrawn(workspace: Workspace, version: Version, patients: Iterable[str]) -> None:
-    withdrawn = withdrawals.of(whole_ledger(workspace))
+def _refuse_withdrawn(entries: Sequence[Entry], version: Version, patients: Iterable[str]) -> None:
+    withdrawn = withdrawals.of(entries)
     gone = {*patients, *withdrawn.versions.get(version.version, ())} & withdrawn.patients
     if gone:
         patients = "a patient" if len(gone) == 1 else f"{len(gone)} patients"

@@ -17,6 +17,7 @@ from pipelines.errors import LclscError
 from pipelines.evidence import verify
 from pipelines.evidence.check import Check, Problem, checked, differing
 from pipelines.evidence.commit import Commit
+from pipelines.evidence.ledger_events import registered
 from pipelines.files import md5_bytes, sha256_bytes
 from pipelines.ledger import Entry
 from pipelines.package import SOURCE_TAR, training_videos
@@ -75,9 +76,7 @@ def _copy_problems(
 ) -> Iterator[Problem]:
     """Run, package, tags and ledger name one record. The ledger's word is the yardstick: it is chained."""
     name = f"version {version.version}"
-    events = [
-        entry for entry in entries if entry.event == "registered" and entry.data.get("version") == version.version
-    ]
+    events = registered(entries, version.version)
     if len(events) != 1:
         yield Problem(object=f"ledger, {name}", expected="one event registered", found=f"{len(events)} events")
     expected = events[-1].data["lineage_sha256"] if events else version.tags.get("lineage_sha256")

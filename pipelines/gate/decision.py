@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.gate import envelope, frames, influence, intervals, measured, quality, seeds, subgroups
+from pipelines.gate import coverage, envelope, frames, influence, intervals, measured, quality, seeds, subgroups
 from pipelines.gate import evidence as proof
 from pipelines.gate.clause import Clause, Verdict, worst
 from pipelines.gate.contestant import Contestant
@@ -97,8 +97,11 @@ def _clauses(
         yield envelope.clause(policy.envelope, challenger, champion, evidence.videos)
     yield from quality.alone(policy, frames.labelled(challenger, test), first=champion is None)
     if champion is not None:
+        yield coverage.clause(policy, challenger, champion, test)
         yield quality.beside(policy, challenger, champion, test)
-    yield from subgroups.clauses(policy, groups, compared=champion is not None)
+    yield from subgroups.floors(policy, groups)
+    if champion is not None:
+        yield from subgroups.losses(policy, groups, subgroups.of_both(challenger, champion, test))
     yield from measured.clauses(policy, evidence)
 
 

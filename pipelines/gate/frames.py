@@ -17,6 +17,7 @@ from pipelines import metrics
 from pipelines.gate.contestant import Contestant
 from pipelines.metrics import Float
 
+FRAME = ["video_id", "frame_index"]
 OF_VIDEO = ["video_id", "patient_id", "label", "site", "domain"]
 
 
@@ -56,12 +57,18 @@ def labelled(one: Contestant, test: pd.DataFrame) -> pd.DataFrame:
 
 
 def shared(challenger: Contestant, champion: Contestant, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Frames of the classes both know and of the videos both can judge: challenger's, champion's."""
-    classes = set(challenger.classes) & set(champion.classes)
-    mine, theirs = labelled(challenger, test), labelled(champion, test)
-    common = set(mine.video_id) & set(theirs.video_id)
-    mine, theirs = (one[one.label.isin(classes) & one.video_id.isin(common)] for one in (mine, theirs))
-    return mine, theirs
+    """The same frames, of the classes both know, as each judged them: challenger's, champion's."""
+    mine, theirs = (of_shared_classes(one, challenger, champion, test) for one in (challenger, champion))
+    both = mine[FRAME].merge(theirs[FRAME])
+    return both.merge(mine), both.merge(theirs)
+
+
+def of_shared_classes(
+    one: Contestant, challenger: Contestant, champion: Contestant, test: pd.DataFrame
+) -> pd.DataFrame:
+    """What ``one`` of the two judged of the classes that both know."""
+    found = labelled(one, test)
+    return found[found.label.isin(set(challenger.classes) & set(champion.classes))]
 
 
 def count(*models: pd.DataFrame) -> Counts:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipelines import frames, ledger, lineage, manifest, versioning
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.evidence import withdrawals
-from pipelines.evidence.audit import Target, check_target
+from pipelines.evidence.audit import Target, check_target, target_of
 from pipelines.evidence.check import Check, Problem, checked, differing, guarded
 from pipelines.evidence.commit import Commit
 from pipelines.evidence.ledger_checks import check_ledger
@@ -34,6 +34,7 @@ from pipelines.params import Params
 from pipelines.registry import Registry, Version
 from pipelines.workspace import Workspace
 
+MODEL = ("models/model.safetensors", "models/model.json")
 EVALUATION, PREDICTIONS = "reports/evaluate.json", "reports/predictions.parquet"
 NOT_YET = frozenset({"registration"})
 """What a version has only after its first verdict."""
@@ -113,11 +114,12 @@ def _name(version: Version) -> str:
 def _evidence(
     workspace: Workspace, params: Params, store: Registry, version: Version, rival: Version | None
 ) -> Evidence:
-    commit = Commit(workspace, version.tags["git_commit"])
+    target = target_of(workspace, version)
+    commit = target.commit
     evaluated = _evaluated(workspace, version, commit)
     report, predictions = (evaluated.output(path) for path in (EVALUATION, PREDICTIONS))
     return Evidence(
-        checks=list(_checks(workspace, store, version, commit, evaluated)),
+        checks=list(_checks(workspace, store, target, version, evaluated)),
         videos=_videos(workspace, [version, *([rival] if rival else [])]),
         recorded=None if predictions is None else _predictions(predictions),
         classes=_classes(commit),
@@ -127,10 +129,10 @@ def _evidence(
 
 
 def _evaluated(workspace: Workspace, version: Version, commit: Commit) -> Commit:
-    """The newest commit that evaluates these weights: new test patients evaluate an old version anew."""
+    """The newest commit that evaluates this model: new test patients evaluate an old version anew."""
     newest = Commit(workspace, versioning.head(workspace))
-    report = newest.output(EVALUATION)
-    return newest if _figures(report, version) is not None else commit
+    is_same = all(_md5(newest, path) == _md5(commit, path) for path in MODEL)
+    return newest if is_same and _figures(newest.output(EVALUATION), version) is not None else commit
 
 
 def _figures(report: bytes | None, version: Version) -> dict[str, Any] | None:
@@ -154,20 +156,19 @@ def _videos(workspace: Workspace, versions: list[Version]) -> dict[str, Video]:
     """Of today's manifest and of those that the versions were built from: a patient may have withdrawn since."""
     found: dict[str, Video] = {}
     for one in versions:
-        found |= Commit(workspace, one.tags["git_commit"]).readable_videos
+        found |= target_of(workspace, one).commit.readable_videos
     return found | {video.video_id: video for video in manifest.read_videos(workspace.manifest)}
 
 
 def _checks(
-    workspace: Workspace, store: Registry, version: Version, commit: Commit, evaluated: Commit
+    workspace: Workspace, store: Registry, target: Target, version: Version, evaluated: Commit
 ) -> Iterator[Check]:
     """The audit of one version, without hashing every object of its commit anew."""
     entries = entries_of(workspace)
     yield from check_ledger(workspace)
-    target = Target(name=_name(version), commit=commit, version=version)
     checks = check_target(store, target, entries, withdrawals.of(entries))
     yield from (check for check in checks if check.name not in NOT_YET)
-    copies = checked("metrics", _name(version), _edited(workspace, store, version, commit, evaluated))
+    copies = checked("metrics", _name(version), _edited(workspace, store, version, target.commit, evaluated))
     yield from guarded("metrics", _name(version), copies)
 
 
@@ -176,14 +177,16 @@ def _edited(
 ) -> Iterator[Problem]:
     """Copies of the evaluation that people read say what the pipeline wrote."""
     kept = store.run_artifact(version.run_id, Path(EVALUATION).name)
-    yield from differing(f"evaluate.json of run {version.run_id}", _md5(commit), kept and md5_bytes(kept))
+    yield from differing(f"evaluate.json of run {version.run_id}", _md5(commit, EVALUATION), kept and md5_bytes(kept))
     here = workspace.stage_report("evaluate")
     if evaluated.sha == versioning.head(workspace):
-        yield from differing(EVALUATION, _md5(evaluated), md5_bytes(here.read_bytes()) if here.exists() else None)
+        yield from differing(
+            EVALUATION, _md5(evaluated, EVALUATION), md5_bytes(here.read_bytes()) if here.exists() else None
+        )
 
 
-def _md5(commit: Commit) -> str | None:
-    found = commit.outs.get(EVALUATION, {}).get("md5")
+def _md5(commit: Commit, path: str) -> str | None:
+    found = commit.outs.get(path, {}).get("md5")
     return None if found is None else str(found)
 
 

@@ -31,7 +31,7 @@ def beside(policy: PromoteParams, challenger: Contestant, champion: Contestant, 
     mine, theirs = frames.shared(challenger, champion, test)
     name = "no_worse" if policy.comparison == "non-inferiority" else "better"
     if mine.empty:
-        note = "The two models share no video that both can judge."
+        note = "The two models share no frame that both judge."
         return Clause(name=name, verdict="refused", value=None, bound=policy.max_loss, note=note)
     return compared(policy, frames.count(theirs, mine))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,6 +13,7 @@ from pipelines.gate.contestant import Contestant
 from pipelines.gate.intervals import Interval
 from pipelines.params import PromoteParams
 
+Key = tuple[str, str]  # kind and name
 KINDS = {"class": "label", "site": "site", "domain": "domain"}
 
 
@@ -33,6 +34,10 @@ class Subgroup:
     interval: Interval = None
     champion_interval: Interval = None
 
+    @property
+    def key(self) -> Key:
+        return self.kind, self.name
+
 
 def table(
     policy: PromoteParams, challenger: Contestant, champion: Contestant | None, test: pd.DataFrame
@@ -47,17 +52,28 @@ def table(
     ]
 
 
-def clauses(policy: PromoteParams, found: Sequence[Subgroup], *, compared: bool) -> Iterator[Clause]:
-    floors = {
+def floors(policy: PromoteParams, found: Sequence[Subgroup]) -> Iterator[Clause]:
+    """One clause for each kind of subgroup that the policy sets a floor for."""
+    asked = {
         "class": policy.subgroups.min_class_f1,
         "site": policy.subgroups.min_site_macro_f1,
         "domain": policy.subgroups.min_domain_macro_f1,
     }
-    for kind, floor in floors.items():
+    for kind, floor in asked.items():
         if floor is not None:
             yield _floor(policy, [group for group in found if group.kind == kind], kind, floor)
-    if compared and policy.subgroups.max_loss is not None:
-        yield _losses(policy, found, policy.subgroups.max_loss)
+
+
+def losses(policy: PromoteParams, found: Sequence[Subgroup], of_both: Collection[Key]) -> Iterator[Clause]:
+    """Against the champion, in every subgroup ``of_both``: one that cannot be compared refuses."""
+    if policy.subgroups.max_loss is not None:
+        yield _losses(policy, [group for group in found if group.key in of_both], policy.subgroups.max_loss)
+
+
+def of_both(challenger: Contestant, champion: Contestant, test: pd.DataFrame) -> set[Key]:
+    """Subgroups with a test video of a class that both know."""
+    known = test[test.label.isin(set(challenger.classes) & set(champion.classes))]
+    return {(kind, str(name)) for kind, column in KINDS.items() for name in known[column]}
 
 
 def _subgroup(
@@ -112,16 +128,16 @@ def _floor(policy: PromoteParams, found: Sequence[Subgroup], kind: str, floor: f
 
 
 def _losses(policy: PromoteParams, found: Sequence[Subgroup], ceiling: float) -> Clause:
-    known = [group for group in found if group.lost is not None]
-    over = [group for group in known if group.lost is not None and group.lost > ceiling + ROUNDING]
+    unknown = [f"{_name(group)} cannot be compared" for group in found if group.lost is None]
+    over = [group for group in found if group.lost is not None and group.lost > ceiling + ROUNDING]
     words = [f"{_name(group)} falls from {group.champion:.3f} by {group.lost:.3f}" for group in over]
-    most = max((group.lost for group in known if group.lost is not None), default=None)
+    most = max((group.lost for group in found if group.lost is not None), default=None)
     return _answer(
         policy,
         "subgroup_loss",
-        value=most,
+        value=None if unknown else most,
         bound=ceiling,
-        empty=[] if known else ["the two models share no subgroup"],
+        empty=unknown if found else ["the two models share no subgroup"],
         failing=dict(zip(words, over, strict=True)),
         good=f"No class, site or domain loses more than {ceiling:.3f} against the champion.",
     )

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines import registry
 from pipelines.errors import StageError, WrongUseError
 from pipelines.evidence import trace, withdrawals
-from pipelines.evidence.ledger_events import entries_of
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.files import read_json
 from pipelines.registry import Registry, Version
 from pipelines.serving.terms import Terms
@@ -98,8 +98,8 @@ class Source:
 
 
 def remarks_on_consent(workspace: Workspace, version: Version) -> tuple[str, ...]:
-    """Asks the ledger; see ``withdrawal``."""
-    if not withdrawals.of(entries_of(workspace)).patients:
+    """Asks the ledger, of which no line may be damaged: it might name a patient. See ``withdrawal``."""
+    if not withdrawals.of(whole_ledger(workspace)).patients:
         return ()
     return withdrawal(version.version, trace.run(workspace, "model", version.version))
 

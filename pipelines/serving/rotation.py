@@ -49,9 +49,10 @@ class Rotation:
         self.active: Backend | None = None
         self.problem: str | None = None
         self._failed: Failed | None = None
-        self._ready = asyncio.Event()
+        self._ready, self._lost = asyncio.Event(), asyncio.Event()
         self._numbers = itertools.count()
         self._retiring: dict[asyncio.Task[None], Backend] = {}
+        self._watching: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """The first version; without one there is no server."""
@@ -79,11 +80,12 @@ class Rotation:
 
     async def close(self) -> None:
         """End every process; what still runs was waited for by the front door."""
+        active, self.active = self.active, None
         retiring = dict(self._retiring)
-        for task in retiring:
+        for task in (*retiring, *self._watching):
             task.cancel()
-        await asyncio.gather(*retiring, return_exceptions=True)
-        for backend in (self.active, *retiring.values()):
+        await asyncio.gather(*retiring, *self._watching, return_exceptions=True)
+        for backend in (active, *retiring.values()):
             if backend is not None:
                 await backend.end()
 
@@ -102,15 +104,11 @@ class Rotation:
 
     async def _pause(self) -> None:
         """Until the next look."""
-        if self.active is None:
-            await asyncio.sleep(self.terms.poll_seconds)
-            return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.active.ended.wait(), self.terms.poll_seconds)
+            await asyncio.wait_for(self._lost.wait(), self.terms.poll_seconds)
+        self._lost.clear()
 
     async def _look(self) -> None:
-        if self.active is not None and self.active.ended.is_set():
-            self._lose(self.active)
         number = await asyncio.to_thread(self.source.wanted)
         if self.active is not None and number == self.active.version:
             self._failed = None
@@ -148,16 +146,23 @@ class Rotation:
         old, self.active = self.active, backend
         self._ready.set()
         self._mended()
+        watch = asyncio.create_task(self._watch(backend))
+        self._watching.add(watch)
+        watch.add_done_callback(self._watching.discard)
         log.info("version %s answers (weights %s)", backend.version, backend.candidate.weights_sha256[:12])
         for remark in backend.candidate.remarks:
             log.warning("version %s: %s", backend.version, remark)
         if old is not None:
             self._retire(old)
 
-    def _lose(self, backend: Backend) -> None:
-        """Its process ended by itself: requests wait for the next one."""
+    async def _watch(self, backend: Backend) -> None:
+        """Where its process ends by itself, requests wait for the next one: at once, whatever else is starting."""
+        await backend.ended.wait()
+        if self.active is not backend:
+            return
         self.active = None
         self._ready.clear()
+        self._lost.set()
         self._trouble(f"Version {backend.version} ended with code {backend.process.returncode}.")
         self._retire(backend)
 

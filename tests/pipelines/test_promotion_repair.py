@@ -108,6 +108,40 @@ def test_a_verdict_that_no_alias_follows_makes_a_challenger(judged: Workspace) -
     assert aliases(judged) == {"champion": "1", "challenger": "3"}
 
 
+def judged_in_between(judged: Workspace, verdict: str = "passed") -> None:
+    """A retrain under `approval: auto` that was killed behind its verdict on version 3."""
+    promotions.set_policy(judged, approval="auto")
+    versioning.commit(judged, ("params.yaml",), "Let the policy approve")
+    store = registry.connect(judged)
+    decision = promotions.verdict_beside(promotions.policy(judged), "3", "1", verdict)
+    promotion.note_evidence(judged, store, promotions.find(store, "3"), decision, key="k", actor="retrain")
+
+
+def test_a_verdict_of_a_retrain_makes_a_champion_where_the_policy_approves(judged: Workspace) -> None:
+    judged_in_between(judged)
+    repaired(judged)
+    assert aliases(judged)["champion"] == "3"
+
+
+def test_a_verdict_under_other_rules_makes_no_champion(judged: Workspace) -> None:
+    judged_in_between(judged)
+    promotions.set_policy(judged, max_loss=0.01)
+    versioning.commit(judged, ("params.yaml",), "Allow less")
+    repaired(judged)
+    assert aliases(judged) == {"champion": "1", "challenger": "3"}
+
+
+def test_no_alias_follows_from_a_verdict_whose_evidence_is_lost(judged: Workspace) -> None:
+    judged_in_between(judged)
+    registry.connect(judged).delete_artifact(promotions.find(registry.connect(judged), "3").run_id, promotion.GATE_FILE)
+    judged.gate_report.write_text('{"verdict": "passed"}')
+    mend = found(judged).mend
+    assert mend is not None
+    with pytest.raises(StageError, match="version 3 is nowhere"):
+        mend()
+    assert aliases(judged)["champion"] == "1"
+
+
 def test_evidence_that_was_noted_and_not_kept_is_kept_from_the_workspaces_own_file(judged: Workspace) -> None:
     store = registry.connect(judged)
     version = promotions.find(store, "2")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +20,17 @@ from pipelines.errors import OutsideSystemError, StageError
 from pipelines.gate import serving_cost
 
 
-def test_a_package_is_scored_by_its_own_code_and_only_once(
+def watched(requests: list[dict[str, str]], run: Callable[..., Any]) -> Callable[..., Any]:
+    """``subprocess.run`` that keeps what was asked of the packaged model."""
+
+    def kept(command: list[str], **options: Any) -> Any:
+        requests.append(json.loads(Path(command[-2]).read_text()))
+        return run(command, **options)
+
+    return kept
+
+
+def test_a_package_is_scored_by_its_own_code_and_kept(
     package: Path, make_clip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = {
@@ -37,9 +50,33 @@ def test_a_package_is_scored_by_its_own_code_and_only_once(
     there = found.scores[found.scores.video_id == "b" * 64]
     probabilities = np.array([list(row.values()) for row in there.probabilities])
     assert probabilities == pytest.approx(here.prediction.probabilities_NK, abs=1e-5)
-    monkeypatch.setattr(subprocess, "run", None)  # scored videos start no process
-    again = gate.score_package(package, videos, tmp_path / "scores")
-    pd.testing.assert_frame_equal(again, found.scores)
+    requests = []
+    monkeypatch.setattr(subprocess, "run", watched(requests, subprocess.run))
+    for _ in range(2):
+        again = gate.score_package(package, videos, tmp_path / "scores")
+        pd.testing.assert_frame_equal(again, found.scores)
+    assert [sorted(request.values()) for request in requests] == [
+        [str(videos["a" * 64])],
+        [str(videos["b" * 64])],
+    ], "one video at a time is scored again, each in its turn"
+
+
+def test_kept_scores_that_the_package_does_not_give_are_thrown_away(
+    package: Path, make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    videos = {name * 64: make_clip(tmp_path / f"{name}.mp4", seed=n) for n, name in enumerate("ab")}
+    sound = gate.score_package(package, videos, tmp_path / "scores")
+    for path in (tmp_path / "scores").rglob("*.json"):
+        path.write_text(path.read_text().replace('"reject": false', '"reject": true'))
+    pd.testing.assert_frame_equal(gate.score_package(package, videos, tmp_path / "scores"), sound)
+
+
+def test_scores_of_other_libraries_are_not_taken(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("pipelines.gate.contestant")
+    before = module.package_identity(package)
+    assert module.package_identity(package) == before
+    monkeypatch.setattr(module, "version", lambda name: "0.0" if name == "torch" else "1.0")
+    assert module.package_identity(package) != before
 
 
 def test_a_video_that_a_package_cannot_read_is_named(package: Path, tmp_path: Path) -> None:

@@ -167,6 +167,42 @@ def test_better_on_the_whole_but_worse_at_one_site_is_refused_for_that() -> None
     assert (group.patients, group.champion, group.value) == (6, pytest.approx(0.8), pytest.approx(0.5))
 
 
+def silent(one: gate.Contestant, videos: list[str], kept: int = 0) -> gate.Contestant:
+    """``one`` judges only the first ``kept`` frames of these videos."""
+    scores = one.scores[~one.scores.video_id.isin(videos) | (one.scores.frame_index < kept)]
+    return replace(one, scores=scores)
+
+
+def test_who_is_silent_on_the_patients_it_fails_on_is_refused() -> None:
+    test = cohort(patients=120)
+    champion = contestant(test, wrong=1, name="version 1")
+    result = decide(silent(contestant(test), ["v7", "v8"]), champion, test)
+    assert refusing(result) == ["judged"]
+    assert "p7, p8" in named(result, "judged").note
+
+
+def test_a_challenger_may_leave_out_few_frames_and_is_compared_on_the_rest() -> None:
+    test = cohort(patients=120)
+    champion = contestant(test, wrong=1, name="version 1")  # wrong on frame 0 of each video
+    half = [f"v{n}" for n in range(60)]
+    tenth = silent(contestant(test, wrong=1), half[:24], kept=5)
+    result = decide(tenth, champion, test)
+    assert result.verdict == "passed"
+    assert named(result, "judged").value == pytest.approx(24 * 5 / 1200)
+    assert named(result, "no_worse").value == pytest.approx(0.0), "the same frames, and the same answers on them"
+    assert refusing(decide(silent(contestant(test, wrong=1), half, kept=5), champion, test)) == ["judged"]
+    assert refusing(decide(champion, silent(champion, half, kept=5), test)) == [], "judging more is no fault"
+
+
+def test_a_subgroup_that_cannot_be_compared_refuses() -> None:
+    test = cohort(patients=120)
+    test.loc[test.video_id == "v9", "site"] = "site-9"
+    champion = silent(contestant(test, name="version 1"), ["v9"])
+    result = decide(contestant(test), champion, test)
+    assert refusing(result) == ["subgroup_loss"]
+    assert "site-9" in named(result, "subgroup_loss").note
+
+
 def test_a_small_subgroup_below_its_bound_waits_for_patients() -> None:
     test = cohort(patients=120)
     test.loc[test.video_id == "v0", "site"] = "site-9"

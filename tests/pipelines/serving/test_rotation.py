@@ -212,6 +212,20 @@ def test_a_version_that_crashes_is_started_again_and_waited_for(registry: Regist
     run(test)
 
 
+def test_a_version_that_crashes_while_another_starts_is_not_asked_any_more(registry: Registry) -> None:
+    async def test() -> None:
+        write_json(registry.folder / "2" / "serving_input_example.json", {"sleep": 2})
+        async with served(registry) as server:
+            registry.alias = "2"
+            await server.until(lambda: len(list((registry.folder.parent / "sockets").iterdir())) == 2)
+            assert (await server.ask(crash=True)).status_code == 502
+            await server.until(lambda: server.rotation.active is None)
+            answer = await server.ask()
+            assert (answer.status_code, answer.headers["x-lclsc-version"]) == (200, "2"), "it waited for the next one"
+
+    run(test)
+
+
 def test_a_registry_that_is_away_changes_nothing_for_who_asks(registry: Registry) -> None:
     async def test() -> None:
         async with served(registry) as server:
