@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import sys
 import traceback
@@ -56,6 +57,21 @@ def _failure(command: str, error: LclscError) -> dict[str, Any]:
     if command == "retrain":
         report |= {"version": None, "aliases": [], "stages": {}, "metrics": {}}
     return report
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"lclsc {importlib.metadata.version('lclsc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Of the program as a whole."""
 
 
 @app.command()
