@@ -240,7 +240,7 @@ def server(command: str, folder: Path) -> Iterator[psutil.Process]:
         process = psutil.Popen(
             ["bash", "-c", f"{command}\n"],
             cwd=folder,
-            env=environment() | {"PATH": path},
+            env=environment() | {"PATH": path, "MLFLOW_WORKERS": "1"},  # of four, three only take time to start
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
