@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import once
 import pytest
 
-from pipelines import settings
+from pipelines import settings, versioning
 from pipelines.workspace import Workspace
 
 settings.apply()
+# Processes that share the tests share the cores: each takes its part, and a thread that waits leaves its core.
+_CORES = len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _CORES)))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+FIRST = (
+    *("e2e/test_main_job.py", "e2e/test_serve_flows.py", "e2e/test_team.py", "docs/test_docs.py"),
+    *("e2e/test_forget.py", "e2e/test_reproduce.py", "e2e/test_bad_challengers.py", "e2e/test_audit.py"),
+    *("e2e/test_faults.py", "e2e/test_recovery.py", "hostile/test_hostile.py"),
+)
+"""The longest files: begun last, one would be waited for. They alternate between what needs a whole retrain and not."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are shared out in this order."""
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +69,13 @@ def _own_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def empty_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Making a workspace takes seconds: once a session, then copied."""
+    """Making a workspace takes seconds: once, then copied."""
     from pipelines import initialise
 
-    root = tmp_path_factory.mktemp("empty") / "workspace"
-    initialise.run(root, preset="cpu", remote=None)
-    return root
+    def make(folder: Path) -> None:
+        initialise.run(folder / "workspace", preset="cpu", remote=None)
+
+    return once.made(tmp_path_factory, "empty", make) / "workspace"
 
 
 @pytest.fixture
@@ -60,6 +83,19 @@ def workspace(empty_workspace: Path, tmp_path: Path) -> Workspace:
     """A workspace that nothing was taken into yet."""
     subprocess.run(["cp", "-a", str(empty_workspace), str(tmp_path / "w")], check=True)
     return Workspace(tmp_path / "w")
+
+
+@pytest.fixture
+def with_remotes(empty_workspace: Path, tmp_path: Path) -> Workspace:
+    """As ``lclsc init first --remote remotes`` makes it, which ran DVC nine times."""
+    subprocess.run(["cp", "-a", str(empty_workspace), str(tmp_path / "first")], check=True)
+    workspace = Workspace(tmp_path / "first")
+    config, beside = workspace.root / ".dvc" / "config", f"url = {tmp_path}/remotes/"
+    config.write_text(re.sub(r"url = .*remotes/", beside, config.read_text()))
+    assert config.read_text().count(beside) == 2
+    shutil.rmtree(workspace.remotes)
+    versioning.commit(workspace, [".dvc/config"], "Remotes beside it")
+    return workspace
 
 
 @pytest.fixture

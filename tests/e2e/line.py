@@ -23,7 +23,7 @@ class Line:
 
     def __init__(self, root: Path, key_file: Path) -> None:
         self.root = root
-        unwanted = ("MLFLOW", "PREFECT", "DVC_", "RAY_", "LCLSC_")
+        unwanted = ("MLFLOW", "PREFECT", "DVC_", "RAY_", "LCLSC_", "OMP_NUM_THREADS")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         bin_folder = str(Path(sys.executable).parent)
         self.environment = kept | {

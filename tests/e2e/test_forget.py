@@ -143,7 +143,7 @@ def test_a_patient_of_a_later_evaluation_is_forgotten_and_does_not_end_the_model
     batch = _for_testing(phantoms / "more", tmp_path / "batch")
     taken = line.json("intake", str(batch))
     assert taken["patients"] == {"test": 3}
-    report = line.json("retrain")
+    report = line.json("retrain", "--workers", "1")
     assert (report["status"], report["version"]) == ("up_to_date", "1")
     video_id = taken["taken"][0]
     data_version = line.json("status")["data_version"]
@@ -155,7 +155,7 @@ def test_a_patient_of_a_later_evaluation_is_forgotten_and_does_not_end_the_model
     assert not list(line.root.glob("mlartifacts/*/artifacts/report.html"))
     assert _not_passed(line, "1") == {("withdrawn", "fail")}
 
-    report = line.json("retrain")
+    report = line.json("retrain", "--workers", "1")
     assert (report["status"], report["version"]) == ("registered", "2")
     assert _not_passed(line, "2") == set()
 

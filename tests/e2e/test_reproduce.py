@@ -31,7 +31,7 @@ def test_a_rebuild_from_the_stored_frames_trains_whatever_checkpoints_a_cluster_
     storage = tmp_path / "storage"
     shutil.copytree(built.root / ".state" / "ray", storage)
     before = sorted(storage.iterdir())
-    line.environment["LCLSC_STORAGE"] = str(storage)
+    line.environment |= {"LCLSC_STORAGE": str(storage), "LCLSC_WORKERS": "1"}
     report = line.json("reproduce", "1", "--from", "train", "--keep", str(tmp_path / "again"))
     assert (report["verdict"], report["steps"], report["frames_decoded"]) == ("identical", ["train", "evaluate"], 0)
     assert read_json(Workspace(tmp_path / "again" / "workspace").training_record)["restarts"] == 0

@@ -63,8 +63,13 @@ def main() -> int:
     return int(bool(faults) or not all(outcome.right for outcome in outcomes))
 
 
-def take_in(place: Path, *, sample: int | None = None, seed: int = 0) -> tuple[list[Outcome], list[str]]:
-    """(what became of each case, what else went wrong); ``sample`` takes that many cases, by ``seed``."""
+def take_in(
+    place: Path, *, sample: int | None = None, seed: int = 0, empty: Path | None = None
+) -> tuple[list[Outcome], list[str]]:
+    """(what became of each case, what else went wrong); ``sample`` takes that many cases, by ``seed``.
+
+    ``empty``: a new workspace to copy; without it one is made.
+    """
     canary = _canary(place / "outside")
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.setblocking(False)
@@ -72,7 +77,7 @@ def take_in(place: Path, *, sample: int | None = None, seed: int = 0) -> tuple[l
         cases = corpus.everything(place / "workshop", canary, trap.getsockname()[1], seed)[:sample]
         batch = place / "batch"
         _write(batch, cases)
-        workspace = _workspace(place / "workspace")
+        workspace = _workspace(place / "workspace", empty)
         before = {folder: _snapshot(place / folder) for folder in ("outside", "batch")}
         with one_writer(workspace):
             report = intake.run(workspace, batch)
@@ -93,8 +98,12 @@ def _canary(folder: Path) -> Path:
     return folder / "canary.mp4"
 
 
-def _workspace(root: Path) -> Workspace:
-    workspace = initialise.run(root, preset="cpu", remote=None)
+def _workspace(root: Path, empty: Path | None) -> Workspace:
+    if empty is None:
+        workspace = initialise.run(root, preset="cpu", remote=None)
+    else:
+        subprocess.run(["cp", "-a", str(empty), str(root)], check=True)
+        workspace = Workspace.open(root)
     params = yaml.safe_load(workspace.params.read_text())
     params["intake"] |= {"labels": ["glioma", "healthy"]} | {
         name: cap for name, cap in CAPS.items() if name in params["intake"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from hostile import corpus, run
 
 
-def test_each_of_a_sample_of_hostile_inputs_meets_its_fate(tmp_path: Path) -> None:
-    outcomes, faults = run.take_in(tmp_path, sample=40)
+def test_each_of_a_sample_of_hostile_inputs_meets_its_fate(empty_workspace: Path, tmp_path: Path) -> None:
+    outcomes, faults = run.take_in(tmp_path, sample=40, empty=empty_workspace)
     wrong = {outcome.case.name: outcome.fate for outcome in outcomes if not outcome.right}
     assert (wrong, faults) == ({}, [])
     assert len({outcome.case.family for outcome in outcomes}) >= 6

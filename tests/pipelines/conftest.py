@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow_server as mlflow_servers
 import numpy as np
+import once
 import pytest
 from faults import promotions
 from tiny import build_and_seal, write_model
@@ -55,12 +56,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrating a new tracking database takes seconds: once a session, then copied."""
+    """Migrating a new tracking database takes seconds: once, then copied."""
     from pipelines import registry
 
-    workspace = Workspace(tmp_path_factory.mktemp("database"))
-    registry.ensure_database(workspace)
-    return workspace.tracking_database
+    folder = once.made(tmp_path_factory, "database", lambda folder: registry.ensure_database(Workspace(folder)))
+    return Workspace(folder).tracking_database
 
 
 @pytest.fixture
@@ -78,12 +78,15 @@ def tracked(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(scope="session")
 def judged_template(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Workspace:
     """Version 1 is champion; 2 passed beside it and is challenger; 3 was not judged. Copied, never changed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        workspace = promotions.build(tmp_path_factory.mktemp("judged") / "w", versions=3, database=empty_database)
-        promotions.judge(workspace, "2")
-        promotion.keep(workspace, "Judge version 2")
-    return workspace
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            workspace = promotions.build(folder / "w", versions=3, database=empty_database)
+            promotions.judge(workspace, "2")
+            promotion.keep(workspace, "Judge version 2")
+
+    return Workspace.open(once.made(tmp_path_factory, "judged", make) / "w")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,25 @@ def _take_in_with_updates(workspace: Workspace, source: Path) -> IntakeReport:
         return intake.run(workspace, source, update=True)
 
 
+@pytest.fixture(scope="module")
+def phantoms_in(empty_workspace: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace ``w`` that took the phantoms in, beside its key."""
+    root = tmp_path_factory.mktemp("phantoms-in")
+    subprocess.run(["cp", "-a", str(empty_workspace), str(root / "w")], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LCLSC_KEY_FILE", str(root / "patients.key"))
+        _take_in(Workspace(root / "w"), phantoms)
+    return root
+
+
+@pytest.fixture
+def stocked(phantoms_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A copy of it."""
+    subprocess.run(["cp", "-a", str(phantoms_in), str(tmp_path / "stocked")], check=True)
+    monkeypatch.setenv("LCLSC_KEY_FILE", str(tmp_path / "stocked" / "patients.key"))
+    return Workspace(tmp_path / "stocked" / "w")
+
+
 def _source(tmp_path: Path, phantoms: Path, *rows: dict[str, str]) -> Path:
     """A folder with one phantom called clip.mp4 and its mask, and these rows."""
     folder = tmp_path / "source"
@@ -72,12 +92,12 @@ def test_the_same_batch_again_changes_nothing(workspace: Workspace, phantoms: Pa
     assert [entry.event for entry in ledger.read(workspace.ledger)] == ["taken_in"]
 
 
-def test_videos_are_named_by_their_bytes_and_patients_by_pseudonyms(workspace: Workspace, phantoms: Path) -> None:
-    _take_in(workspace, phantoms)
-    files = workspace.video_files()
+def test_videos_are_named_by_their_bytes_and_patients_by_pseudonyms(stocked: Workspace) -> None:
+    files = stocked.video_files()
+    assert len(files) == 6
     assert all(sha256_file(path) == video_id for video_id, path in files.items())
-    assert set(files) == {video.video_id for video in manifest.read_videos(workspace.manifest)}
-    assert "PHANTOM" not in workspace.manifest.read_text() + workspace.splits.read_text()
+    assert set(files) == {video.video_id for video in manifest.read_videos(stocked.manifest)}
+    assert "PHANTOM" not in stocked.manifest.read_text() + stocked.splits.read_text()
 
 
 def test_a_cut_video_is_set_aside_whole_with_its_reason(workspace: Workspace, phantoms: Path, tmp_path: Path) -> None:
@@ -108,17 +128,15 @@ def test_a_mask_of_another_length_is_set_aside_with_its_video(
     [({"sha256": "0" * 64}, "sha256"), ({"label": "healthy"}, "label"), ({"patient_id": "another"}, "patient_id")],
 )
 def test_a_row_against_its_checksum_or_the_record_is_refused(
-    workspace: Workspace, phantoms: Path, tmp_path: Path, cells: dict[str, str], column: str
+    stocked: Workspace, phantoms: Path, tmp_path: Path, cells: dict[str, str], column: str
 ) -> None:
-    _take_in(workspace, phantoms)
     row = {"path": "clip.mp4", "patient_id": "PHANTOM-GLI-0000", "label": "glioma"} | cells
-    report = _take_in(workspace, _source(tmp_path, phantoms, row))
+    report = _take_in(stocked, _source(tmp_path, phantoms, row))
     assert [(error.row, error.column) for error in report.errors] == [(2, column)]
 
 
-def test_a_split_against_the_ledger_of_splits_is_refused(workspace: Workspace, phantoms: Path, tmp_path: Path) -> None:
-    _take_in(workspace, phantoms)
-    patient = next(video.patient_id for video in manifest.read_videos(workspace.manifest) if video.label == "glioma")
+def test_a_split_against_the_ledger_of_splits_is_refused(stocked: Workspace, phantoms: Path, tmp_path: Path) -> None:
+    patient = next(video.patient_id for video in manifest.read_videos(stocked.manifest) if video.label == "glioma")
     assert patient
     row = {"path": "clip.mp4", "patient_id": "PHANTOM-GLI-0000", "label": "glioma"}
     wrong = [dict(row, split=split) for split in manifest.SPLITS]
@@ -129,7 +147,7 @@ def test_a_split_against_the_ledger_of_splits_is_refused(workspace: Workspace, p
             writer = csv.DictWriter(file, ["path", "patient_id", "label", "split"])
             writer.writeheader()
             writer.writerow(cells)
-        refused += bool(_take_in(workspace, source).errors)
+        refused += bool(_take_in(stocked, source).errors)
     assert refused == 2
 
 

@@ -23,7 +23,7 @@ from pipelines.intake.drop_folder import Timing
 from pipelines.locks import one_writer
 from pipelines.workspace import Workspace
 
-SAMPLE = 4
+SAMPLE = 3
 KEY = "patients.key"
 Command = Callable[[Workspace, Path], None]
 
@@ -85,9 +85,8 @@ def test_a_killed_intake_is_finished_by_the_same_command(
     name: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LCLSC_KEY_FILE", str(template / KEY))
-    whole, moments = _copy(template, tmp_path / "whole"), _moments(name, template, tmp_path)
-    COMMANDS[name](*whole)
-    expected = _state(whole[0])
+    whole, moments = _undisturbed(name, template, tmp_path)
+    expected = _state(whole)
     assert expected != _state(Workspace(template / "w"))
     assert moments > 5
     every = os.environ.get("LCLSC_KILLS") == "all"
@@ -106,12 +105,12 @@ def _copy(template: Path, to: Path) -> tuple[Workspace, Path]:
     return Workspace(to / "w"), to / "drop" / "march"
 
 
-def _moments(name: str, template: Path, tmp_path: Path) -> int:
-    """How many files are moved or removed, and programs started, by a run that nobody ends."""
-    workspace, folder = _copy(template, tmp_path / "counted")
+def _undisturbed(name: str, template: Path, tmp_path: Path) -> tuple[Workspace, int]:
+    """What a run that nobody ends makes, and how many files it moves or removes, and programs it starts."""
+    workspace, folder = _copy(template, tmp_path / "whole")
     counted = tmp_path / "moments"
     assert _run_and_die(COMMANDS[name], workspace, folder, 0, counted) == 0
-    return int(counted.read_text())
+    return workspace, int(counted.read_text())
 
 
 def _run_and_die(command: Command, workspace: Workspace, folder: Path, at: int, counted: Path | None = None) -> int:

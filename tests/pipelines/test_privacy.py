@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from test_extract import Sequential
 
 import planted_copies as planted
-from pipelines import extract, identity, initialise, intake, manifest, predict
+from pipelines import extract, identity, intake, manifest, predict
 from pipelines import params as parameters
 from pipelines.code_digest import refresh
 from pipelines.files import sha256_file
@@ -88,9 +88,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def workspace(batch: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def workspace(empty_workspace: Path, batch: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     root = tmp_path_factory.mktemp("privacy") / "workspace"
-    initialise.run(root, preset="cpu", remote=None)
+    subprocess.run(["cp", "-a", str(empty_workspace), str(root)], check=True)
     workspace = Workspace.open(root)
     with one_writer(workspace):
         report = intake.run(workspace, batch)

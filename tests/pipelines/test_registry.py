@@ -16,7 +16,7 @@ import pytest
 
 from pipelines import lineage, registry
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import digest, read_json
+from pipelines.files import digest
 from pipelines.registry import Registry, Submission, database
 from pipelines.workspace import Workspace
 
@@ -297,18 +297,6 @@ def test_a_moved_or_copied_workspace_keeps_its_models(
     done = elsewhere(moved, tmp_path / "empty", "-c", LOAD)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['image', 'video']"
-
-
-@pytest.mark.slow
-def test_mlflow_predicts_from_the_command_line(embedded: Registry, package: Path, tmp_path: Path) -> None:
-    embedded.register(submission(package))
-    command = ["-m", "mlflow", "models", "predict", "-m", "models:/lclsc/1", "--env-manager", "local"]
-    example = ["-i", str(package / "serving_input_example.json"), "-o", str(tmp_path / "out.json")]
-    done = elsewhere(embedded.workspace, tmp_path / "empty", *command, *example)
-    assert done.returncode == 0, done.stderr
-    (row,) = read_json(tmp_path / "out.json")["predictions"]
-    assert set(row["probabilities"]) == {"glioma", "meningioma"}
-    assert list((tmp_path / "empty").iterdir()) == []
 
 
 CONNECT = """

@@ -61,6 +61,7 @@ def test_a_batch_in_a_bucket_goes_in_like_one_in_a_folder(workspace: Workspace, 
 
 def test_a_source_that_is_away_is_a_transient_failure(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(OutsideSystemError) as caught:
         incoming.read(sources.of("s3://another/march"), [])
     assert caught.value.transient

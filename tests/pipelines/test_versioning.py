@@ -100,9 +100,8 @@ def test_a_diverged_history_is_refused_and_a_longer_one_taken(workspace: Workspa
         versioning.fast_forward(workspace)
 
 
-def test_a_second_clone_fetches_the_bytes_that_others_took_in(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "first")
-    initialise.run(workspace.root, preset="cpu", remote=str(tmp_path / "remotes"))
+def test_a_second_clone_fetches_the_bytes_that_others_took_in(with_remotes: Workspace, tmp_path: Path) -> None:
+    workspace = with_remotes
     remote = tmp_path / "origin.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", str(workspace.root), str(remote)], check=True)
     versioning.git(workspace, "remote", "add", "origin", str(remote))
@@ -119,9 +118,8 @@ def test_a_second_clone_fetches_the_bytes_that_others_took_in(tmp_path: Path) ->
         assert (other.videos / "v.mp4").read_bytes() == content
 
 
-def test_a_hand_edit_of_the_videos_is_not_overwritten_by_what_others_took_in(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "first")
-    initialise.run(workspace.root, preset="cpu", remote=str(tmp_path / "remotes"))
+def test_a_hand_edit_of_the_videos_is_not_overwritten_by_what_others_took_in(with_remotes: Workspace) -> None:
+    workspace = with_remotes
     (workspace.videos / "v.mp4").write_bytes(b"one")
     versioning.track(workspace, "videos", remote="identified")
     versioning.push_objects(workspace)

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from pipelines import initialise, ledger, manifest, object_stores, versioning
+from pipelines import ledger, manifest, object_stores, versioning
 from pipelines.alias_history import PROMOTER_NAMED
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.evidence import forget, gc
@@ -24,7 +24,8 @@ from pipelines.workspace import Workspace
 PATIENT, OTHER = "kdemo-patient0one", "kdemo-patient0two"
 PIXELS, OTHERS = b"pixels of the first patient", b"pixels of the second patient"
 NOBODY = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-"""Where no S3 server listens."""
+NOBODY |= {"AWS_MAX_ATTEMPTS": "1"}
+"""Where no S3 server listens; not asked five times."""
 
 
 def put_in(workspace: Workspace, patient_id: str, content: bytes) -> str:
@@ -83,9 +84,16 @@ def refused(workspace: Workspace, code: str, *, remotes: bool = True) -> LclscEr
     return told.value
 
 
-@pytest.fixture
-def older(workspace: Workspace) -> Workspace:
+def copied(root: Path, to: Path) -> Workspace:
+    """DVC takes seconds for a video: a state is made once, and copied."""
+    subprocess.run(["cp", "-a", str(root), str(to)], check=True)
+    return Workspace(to)
+
+
+@pytest.fixture(scope="module")
+def one_left(empty_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 needs a video that left the data since, and ``stray`` is in nobody's need."""
+    workspace = copied(empty_workspace, tmp_path_factory.mktemp("one-left") / "w")
     put_in(workspace, PATIENT, PIXELS)
     register(workspace, commit(workspace))
     (workspace.videos / f"{sha256_bytes(PIXELS)}.mp4").unlink()
@@ -95,13 +103,18 @@ def older(workspace: Workspace) -> Workspace:
     cached = workspace.root / ".dvc" / "cache" / object_stores.place(md5_bytes(b"stray"))
     cached.parent.mkdir(exist_ok=True)
     cached.write_bytes(b"stray")
-    return workspace
+    return workspace.root
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> tuple[Workspace, Workspace]:
+def older(one_left: Path, tmp_path: Path) -> Workspace:
+    return copied(one_left, tmp_path / "w")
+
+
+@pytest.fixture
+def shared(with_remotes: Workspace, tmp_path: Path) -> tuple[Workspace, Workspace]:
     """A workspace and a clone of it, with a git remote and DVC remotes in common."""
-    workspace = initialise.run(tmp_path / "first", preset="cpu", remote=str(tmp_path / "remotes"))
+    workspace = with_remotes
     put_in(workspace, PATIENT, PIXELS)
     register(workspace, commit(workspace))
     versioning.push_objects(workspace)
@@ -205,13 +218,19 @@ def test_only_the_promoting_workspace_frees_the_remotes(shared: tuple[Workspace,
 # --- forget ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def taken(workspace: Workspace) -> Workspace:
+@pytest.fixture(scope="module")
+def two_in(empty_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two patients, and no retrain yet."""
+    workspace = copied(empty_workspace, tmp_path_factory.mktemp("two-in") / "w")
     put_in(workspace, PATIENT, PIXELS)
     put_in(workspace, OTHER, OTHERS)
     commit(workspace)
-    return workspace
+    return workspace.root
+
+
+@pytest.fixture
+def taken(two_in: Path, tmp_path: Path) -> Workspace:
+    return copied(two_in, tmp_path / "w")
 
 
 def unchanged_by_forget(workspace: Workspace, error: type[LclscError], code: str) -> None:
