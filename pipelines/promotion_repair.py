@@ -26,6 +26,7 @@ ACTOR = "doctor"
 def open_ends(workspace: Workspace) -> list[str]:
     """What is half done, in words. Writes nothing; what somebody is at work on is not told."""
     name = params.load(workspace.params).register_.name
+    versioning.require_kept_lines(workspace)
     found: list[str] = []
     with ledger.held_still(workspace, "registry") as still, registry.read_only(workspace, name) as store:
         if still and store is not None and store.is_promoter():
@@ -43,6 +44,7 @@ def open_ends(workspace: Workspace) -> list[str]:
 
 def run(workspace: Workspace) -> list[str]:
     """Finish it; what was done, in words. Only under the workspace lock. StageError for what needs a person."""
+    versioning.require_kept_lines(workspace)
     store = registry.connect(workspace)
     store.require_promoter()
     with ledger.exclusive(workspace, "registry"):

@@ -220,7 +220,12 @@ def _pointers(workspace: Workspace) -> dict[str, str]:
 
 
 def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
-    """Commit exactly these paths, whatever else is staged; False when they hold nothing new."""
+    """Commit exactly these paths, whatever else is staged; False when they hold nothing new.
+
+    StageError ``ledger_changed`` where the ledger is among them and its committed lines are no longer there.
+    """
+    if workspace.ledger.name in (paths := tuple(paths)):
+        require_kept_lines(workspace)
     present = [path for path in paths if (workspace.root / path).exists()]
     with _writing(workspace):  # an approval commits beside a training
         git(workspace, "add", "--force", "--", *present)
@@ -228,6 +233,18 @@ def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
             return False
         git(workspace, "commit", "--quiet", "--only", "--message", message, "--", *present)
     return True
+
+
+def require_kept_lines(workspace: Workspace) -> None:
+    """The ledger only grows: what git holds of it still stands at its beginning."""
+    committed = file_at(workspace, "HEAD", workspace.ledger.name) or b""
+    content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
+    if not content.startswith(committed):
+        raise StageError(
+            "ledger_changed",
+            f"Lines of {workspace.ledger.name} that git holds were changed or taken away.",
+            f"Look at `git diff {workspace.ledger.name}`, and restore it with `git checkout {workspace.ledger.name}`.",
+        )
 
 
 @contextlib.contextmanager

@@ -102,6 +102,6 @@ def _rows(folder: Path, video_id: str) -> list[dict[str, Any]]:
         raise StageError(
             "video_not_scored",
             f"A packaged model cannot read the test video {video_id[:12]}: {found['error']}",
-            "Retract that video, or retrain so that the champion is a model with today's readers.",
+            "Retrain so that the champion is a model with today's readers.",
         )
     return [{**row, "video_id": video_id, "predicted": row["class"]} for row in found["rows"]]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import mask_stack, progress
+from pipelines import hand_edits, mask_stack, progress
 from pipelines.errors import OutsideSystemError, StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.intake import incoming, quarantine, sources
@@ -44,6 +44,7 @@ def run(
     ``update`` corrects label, domain and site of known videos and adds a mask they lack; ``stop`` is asked before
     each video.
     """
+    hand_edits.refuse(workspace)
     batch = Batch.open(workspace, sources.of(place), str(place), update=update)
     found = incoming.read(batch.source, batch.params.intake.labels)
     batch.report.errors += found.errors

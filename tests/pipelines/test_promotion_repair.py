@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from faults import promotions
 
-from pipelines import alias_report, doctor, ledger, promotion, registry, versioning
+from pipelines import alias_report, doctor, ledger, promotion, promotion_repair, registry, versioning
 from pipelines.doctor.promotions import findings
 from pipelines.errors import StageError
 from pipelines.evidence import verify
@@ -67,6 +67,18 @@ def test_lines_that_git_does_not_hold_are_committed(judged: Workspace) -> None:
     note(judged, "evaluated", {})
     assert found(judged).found == "no commit holds the last lines of ledger.jsonl"
     assert repaired(judged) == "committed the ledger"
+
+
+def test_a_changed_ledger_is_not_repaired_into_git(judged: Workspace) -> None:
+    judged.ledger.write_bytes(judged.ledger.read_bytes().replace(b"registered", b"recorded__", 1))
+    before = versioning.head(judged)
+    one = found(judged)
+    assert not one.ok
+    assert "changed or taken away" in one.found
+    assert one.mend is None
+    with pytest.raises(StageError, match="git checkout ledger.jsonl"):
+        promotion_repair.run(judged)
+    assert versioning.head(judged) == before
 
 
 def test_aliases_moved_behind_the_ledger_go_back(judged: Workspace) -> None:
@@ -139,7 +151,7 @@ def test_no_alias_follows_from_a_verdict_whose_evidence_is_lost(judged: Workspac
     assert mend is not None
     with pytest.raises(StageError, match="version 3 is nowhere"):
         mend()
-    assert aliases(judged)["champion"] == "1"
+    assert aliases(judged) == {"champion": "1", "challenger": "2"}
 
 
 def test_evidence_that_was_noted_and_not_kept_is_kept_from_the_workspaces_own_file(judged: Workspace) -> None:
