@@ -99,7 +99,9 @@ def _act_on_verdict(workspace: Workspace, store: Registry, lost: Sequence[Versio
     No alias follows from evidence that is lost.
     """
     word = alias_history.verdict_without_effect(ledger.read(workspace.ledger))
-    if word is None or word.subject in {f"version {one.version}" for one in lost}:
+    if word is None:
+        return []
+    if word.data["verdict"] != "refused" and word.subject in {f"version {one.version}" for one in lost}:
         return []
     version, policy = word.subject.removeprefix("version "), params.load(workspace.params).promote
     promotion.propose(workspace, store, version, word, policy, actor=ACTOR, to_champion=word.actor == "retrain")

@@ -78,7 +78,10 @@ def is_built_here(workspace: Workspace, store: Registry, version: Version) -> bo
 
     Weights alone do not make a model: other validation patients calibrate the same ones differently.
     """
-    if not workspace.weights.exists() or sha256_file(workspace.weights) != version.tags["weights_sha256"]:
+    if (
+        not (workspace.weights.exists() and workspace.model_card.exists())
+        or sha256_file(workspace.weights) != version.tags["weights_sha256"]
+    ):
         return False
     card = store.download(version) / "artifacts" / "model" / workspace.model_card.name
     return sha256_file(card) == sha256_file(workspace.model_card)
@@ -141,10 +144,10 @@ def _pairs(workspace: Workspace, store: Registry, champion: Mapping[str, Any] | 
     videos = {video_id: files[video_id] for video_id in frames.read_table(workspace.test_table).video_id}
     try:
         package = store.download(rival)
-        picked = pairs.picks(workspace, gate.score_package(package, videos, workspace.state / "scores"))
+        picked = pairs.picks(workspace, gate.kept_scores(package, videos, workspace.state / "scores"))
         shown = [(change, before, after) for change, group in picked.items() for before, after in group]
         maps = _maps(workspace, package, {video: files[video] for video in videos}, [before for _, before, _ in shown])
-    except OutsideSystemError:
+    except (OutsideSystemError, FileNotFoundError):
         return []
     tiles = _tiles(workspace, [after for _, _, after in shown])
     return [

@@ -105,8 +105,9 @@ def promote(workspace: Workspace, params: Params, name: str, *, to_champion: boo
         workspace, params, store, version, version.tags[registry.KEY], actor="promote", to_champion=to_champion
     )
     now = store.version(number) or version
-    is_here = publish.is_built_here(workspace, store, now)
-    page = publish.run(workspace, params, store, now, decision, {}) if is_here else None
+    loads = all(clause["name"] != "loads" for clause in decision["clauses"])
+    has_page = loads and publish.is_built_here(workspace, store, now)
+    page = publish.run(workspace, params, store, now, decision, {}) if has_page else None
     versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
     versioning.push_commits(workspace)
     return decision | {"version": number, "aliases": list(now.aliases), "page": page and str(page)}

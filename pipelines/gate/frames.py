@@ -59,7 +59,7 @@ def labelled(one: Contestant, test: pd.DataFrame) -> pd.DataFrame:
 def shared(challenger: Contestant, champion: Contestant, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The same frames, of the classes both know, as each judged them: challenger's, champion's."""
     mine, theirs = (of_shared_classes(one, challenger, champion, test) for one in (challenger, champion))
-    both = mine[FRAME].merge(theirs[FRAME])
+    both = mine[FRAME].merge(theirs[FRAME], validate="one_to_one")
     return both.merge(mine), both.merge(theirs)
 
 

@@ -71,9 +71,9 @@ def losses(policy: PromoteParams, found: Sequence[Subgroup], of_both: Collection
 
 
 def of_both(challenger: Contestant, champion: Contestant, test: pd.DataFrame) -> set[Key]:
-    """Subgroups with a test video of a class that both know."""
-    known = test[test.label.isin(set(challenger.classes) & set(champion.classes))]
-    return {(kind, str(name)) for kind, column in KINDS.items() for name in known[column]}
+    """Subgroups of which the champion judges a frame, of a class that both know: where it is silent nothing is lost."""
+    judged = frames.of_shared_classes(champion, challenger, champion, test)
+    return {(kind, str(name)) for kind, column in KINDS.items() for name in judged[column].unique()}
 
 
 def _subgroup(

@@ -81,6 +81,7 @@ class Rotation:
     async def close(self) -> None:
         """End every process; what still runs was waited for by the front door."""
         active, self.active = self.active, None
+        self._ready.clear()  # who asks now waits, and is told that there is none
         retiring = dict(self._retiring)
         for task in (*retiring, *self._watching):
             task.cancel()
@@ -112,9 +113,10 @@ class Rotation:
         number = await asyncio.to_thread(self.source.wanted)
         if self.active is not None and number == self.active.version:
             self._failed = None
-            if concern := await asyncio.to_thread(self.source.concern, number):
+            concern = await asyncio.to_thread(self.source.concern, number)
+            if concern:
                 self._trouble(concern)
-            else:
+            elif self.active is not None:  # it may have ended meanwhile
                 self._mended()
             return
         if self._failed and self._failed.version == number and time.monotonic() < self._failed.retry_at:

@@ -54,14 +54,14 @@ def test_a_label_or_a_split_changed_by_hand_is_refused_by_whoever_would_commit_i
     versioning.git(stocked, "checkout", "manifest.csv")
     side = next(iter(manifest.read_splits(stocked.splits).values()))
     replaced(stocked.splits, side, next(name for name in manifest.SPLITS if name != side))
-    with pytest.raises(WrongUseError, match="splits.csv was changed by hand"):
+    with pytest.raises(WrongUseError, match=r"splits.csv was changed by hand"):
         hand_edits.refuse(stocked)
 
 
 def test_a_row_taken_away_or_lines_of_the_ledger_beside_an_edit_excuse_nothing(stocked: Workspace) -> None:
     ledger.append(stocked, actor="test", event="published", subject="version 1", data={"files": {}})
     stocked.manifest.write_text("".join(stocked.manifest.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(WrongUseError, match="manifest.csv"):
+    with pytest.raises(WrongUseError, match=r"manifest.csv"):
         hand_edits.refuse(stocked)
 
 

@@ -76,7 +76,7 @@ def test_a_changed_ledger_is_not_repaired_into_git(judged: Workspace) -> None:
     assert not one.ok
     assert "changed or taken away" in one.found
     assert one.mend is None
-    with pytest.raises(StageError, match="git checkout ledger.jsonl"):
+    with pytest.raises(StageError, match=r"git checkout ledger.jsonl"):
         promotion_repair.run(judged)
     assert versioning.head(judged) == before
 
@@ -139,6 +139,14 @@ def test_a_verdict_under_other_rules_makes_no_champion(judged: Workspace) -> Non
     judged_in_between(judged)
     promotions.set_policy(judged, max_loss=0.01)
     versioning.commit(judged, ("params.yaml",), "Allow less")
+    repaired(judged)
+    assert aliases(judged) == {"champion": "1", "challenger": "3"}
+
+
+def test_a_verdict_that_is_too_old_makes_no_champion(judged: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "now", lambda: "2020-01-01T00:00:00Z")
+    judged_in_between(judged)
+    monkeypatch.undo()
     repaired(judged)
     assert aliases(judged) == {"champion": "1", "challenger": "3"}
 

@@ -71,12 +71,41 @@ def test_kept_scores_that_the_package_does_not_give_are_thrown_away(
     pd.testing.assert_frame_equal(gate.score_package(package, videos, tmp_path / "scores"), sound)
 
 
-def test_scores_of_other_libraries_are_not_taken(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["torch", "numpy", "mlflow"])
+def test_scores_by_another_version_of_what_a_package_runs_on_are_not_taken(
+    package: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = importlib.import_module("pipelines.gate.contestant")
-    before = module.package_identity(package)
+    before, real = module.package_identity(package), module.version
     assert module.package_identity(package) == before
-    monkeypatch.setattr(module, "version", lambda name: "0.0" if name == "torch" else "1.0")
+    monkeypatch.setattr(module, "version", lambda one: "0.0" if one == name else real(one))
     assert module.package_identity(package) != before
+
+
+def test_a_recheck_that_fails_is_told_and_costs_no_kept_score(
+    package: Path, make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "a.mp4", seed=1)
+    sound = gate.score_package(package, {"a" * 64: clip}, tmp_path / "scores")
+    good = clip.read_bytes()
+    clip.write_bytes(b"no video")
+    with pytest.raises(StageError, match="aaaaaaaaaaaa: The video cannot be decoded"):
+        gate.score_package(package, {"a" * 64: clip}, tmp_path / "scores")
+    pd.testing.assert_frame_equal(gate.kept_scores(package, {"a" * 64: clip}, tmp_path / "scores"), sound)
+    clip.write_bytes(good)
+    pd.testing.assert_frame_equal(gate.score_package(package, {"a" * 64: clip}, tmp_path / "scores"), sound)
+
+
+def test_a_package_that_judges_a_frame_twice_is_refused(
+    package: Path, make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    videos = {"a" * 64: make_clip(tmp_path / "a.mp4", seed=1)}
+    gate.score_package(package, videos, tmp_path / "scores")
+    (kept,) = (tmp_path / "scores").rglob("*.json")
+    found = json.loads(kept.read_text())
+    kept.write_text(json.dumps({"rows": [*found["rows"], found["rows"][0]]}))
+    with pytest.raises(StageError, match="more than once"):
+        gate.kept_scores(package, videos, tmp_path / "scores")
 
 
 def test_a_video_that_a_package_cannot_read_is_named(package: Path, tmp_path: Path) -> None:

@@ -194,13 +194,34 @@ def test_a_challenger_may_leave_out_few_frames_and_is_compared_on_the_rest() -> 
     assert refusing(decide(champion, silent(champion, half, kept=5), test)) == [], "judging more is no fault"
 
 
-def test_a_subgroup_that_cannot_be_compared_refuses() -> None:
+def test_silence_in_one_subgroup_is_seen_though_it_is_little_on_the_whole() -> None:
+    test = cohort(patients=120)
+    small = [f"v{n}" for n in range(10)]
+    test.loc[test.video_id.isin(small), "site"] = "site-9"
+    champion = contestant(test, wrong=1, name="version 1")
+    result = decide(silent(contestant(test), small, kept=1), champion, test)
+    assert refusing(result) == ["judged"]
+    clause = named(result, "judged")
+    assert clause.value == pytest.approx(0.9)
+    assert "in site site-9" in clause.note
+
+
+def test_a_subgroup_that_the_champion_judges_and_the_challenger_does_not_refuses() -> None:
     test = cohort(patients=120)
     test.loc[test.video_id == "v9", "site"] = "site-9"
-    champion = silent(contestant(test, name="version 1"), ["v9"])
-    result = decide(contestant(test), champion, test)
-    assert refusing(result) == ["subgroup_loss"]
-    assert "site-9" in named(result, "subgroup_loss").note
+    one, other = contestant(test), contestant(test, name="version 1")
+    result = decide(silent(one, ["v9"]), other, test)
+    assert refusing(result) == ["judged", "site_floor", "subgroup_loss"]
+    assert "site-9 (0 patients) cannot be compared" in named(result, "subgroup_loss").note
+    assert refusing(decide(one, silent(other, ["v9"]), test)) == [], "where the champion is silent nothing is lost"
+
+
+def test_frames_that_a_model_repeats_do_not_count_twice() -> None:
+    test = cohort()
+    twice = contestant(test)
+    twice = replace(twice, scores=pd.concat([twice.scores, twice.scores]))
+    with pytest.raises(pd.errors.MergeError):
+        decide(twice, contestant(test, name="version 1"), test)
 
 
 def test_a_small_subgroup_below_its_bound_waits_for_patients() -> None:

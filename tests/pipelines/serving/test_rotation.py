@@ -226,6 +226,18 @@ def test_a_version_that_crashes_while_another_starts_is_not_asked_any_more(regis
     run(test)
 
 
+def test_after_the_end_a_request_is_told_that_there_is_nobody(registry: Registry) -> None:
+    async def test() -> None:
+        (registry.folder.parent / "sockets").mkdir()
+        rotation = Rotation(registry, Terms(request_seconds=0.2), registry.folder.parent / "sockets", start)
+        await rotation.begin()
+        await rotation.close()
+        with pytest.raises(TimeoutError):
+            await rotation.lease()
+
+    run(test)
+
+
 def test_a_registry_that_is_away_changes_nothing_for_who_asks(registry: Registry) -> None:
     async def test() -> None:
         async with served(registry) as server:
