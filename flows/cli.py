@@ -401,6 +401,24 @@ def status(
         _print_status(report)
 
 
+SHOWN_VERSIONS = 10
+
+
+def _versions_table(versions: list[dict[str, Any]]) -> Any:
+    older = len(versions) - SHOWN_VERSIONS
+    rows = [
+        (
+            one["version"],
+            ", ".join(one["aliases"]) + (" [red]withdrawn[/]" if one["withdrawn"] else ""),
+            one["verdict"] or "not judged",
+            one["registered"],
+        )
+        for one in reversed(versions[-SHOWN_VERSIONS:])
+    ]
+    title = f"Versions ({older} older ones: --json)" if older > 0 else "Versions"
+    return console.table(title, ("version", "alias", "gate", "registered"), rows)
+
+
 def _print_status(report: dict[str, Any]) -> None:
     console.out.print(
         f"data version [bold]{report['data_version']}[/]: {report['videos']} videos of {report['patients']} patients"
@@ -409,6 +427,8 @@ def _print_status(report: dict[str, Any]) -> None:
     rows = [(label, *counts.values()) for label, counts in report["labels"].items()]
     if rows:
         console.out.print(console.table("Patients by class", ("label", "videos", "train", "validation", "test"), rows))
+    if report["versions"]:
+        console.out.print(_versions_table(report["versions"]))
     last = report["last_result"]
     if last:
         f1 = console.figure(last["metrics"].get("macro_f1"))
@@ -453,9 +473,9 @@ def predict(
 def _print_prediction(result: dict[str, Any], sheet: Path | None, overlay: Path | None) -> None:
     rows = []
     for frame in result["frames"]:
-        best = frame["probabilities"][frame["class"]]
+        said = (frame["class"], f"{frame['probabilities'][frame['class']]:.2f}") if frame["keep"] else ("", "")
         state = "not judged" if not frame["keep"] else "rejected" if frame["reject"] else ""
-        rows.append((frame["frame_index"], f"{frame['pts_seconds']:.2f}", frame["class"], f"{best:.2f}", state))
+        rows.append((frame["frame_index"], f"{frame['pts_seconds']:.2f}", *said, state))
     console.out.print(console.table("Frames", ("frame", "s", "class", "probability", ""), rows))
     whole = result["video"]
     if whole["class"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from pipelines.redaction import redact
@@ -65,8 +66,23 @@ class OutsideSystemError(LclscError):
     """git, DVC, Ray, MLflow or Prefect did not do what was asked."""
 
 
+OF_THE_DISK = {
+    errno.EROFS: (
+        "read_only",
+        "Make the folder writable, or work on a copy: `audit` and `history` need no more than read.",
+    ),
+    errno.EACCES: ("no_access", "Give this account the right to it, or run as the one that has."),
+    errno.ENOSPC: ("disk_full", "Free some space (`lclsc gc --workspace W`), then run the command again: it goes on."),
+    errno.EDQUOT: ("disk_full", "Free some of the quota, then run the command again: it goes on."),
+}
+"""What a disk refuses, and what helps."""
+
+
 def unexpected(error: Exception) -> OutsideSystemError:
     """What nobody foresaw, in the shape of what was; automation must not take it for a finding."""
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        code, remedy = OF_THE_DISK[error.errno]
+        return OutsideSystemError(code, f"{error.strerror}: {error.filename or 'a file'}.", remedy)
     return OutsideSystemError(
         "unexpected",
         f"{type(error).__name__}: {error}",

@@ -43,7 +43,13 @@ def digest(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What the file holds. JSONDecodeError names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise json.JSONDecodeError(f"{path.name}: {error.msg}", error.doc, error.pos) from None
+    except UnicodeDecodeError as error:
+        raise json.JSONDecodeError(f"{path.name}: {error.reason}", "", error.start) from None
 
 
 @contextlib.contextmanager

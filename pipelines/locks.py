@@ -105,8 +105,11 @@ def members(workspace: Workspace) -> list[psutil.Process]:
 
 def holder(workspace: Workspace) -> dict[str, object] | None:
     """Who holds the workspace right now (pid, since), or None when it is free."""
-    path = _lock_file(workspace, "workspace")
-    with path.open("a+") as file:
+    try:
+        file = _lock_file(workspace, "workspace").open("a+")
+    except OSError:
+        return None  # a medium that cannot be written to holds no writer
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

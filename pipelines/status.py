@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from pipelines import locks, manifest, versioning
+from pipelines import alias_history, locks, manifest, versioning
+from pipelines.evidence import withdrawals
+from pipelines.evidence.ledger_events import entries_of
 from pipelines.files import read_json, write_json
+from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
 
 
@@ -21,6 +25,7 @@ def run(workspace: Workspace, *, verify: bool = False) -> dict[str, Any]:
         "patients": len({video.patient_id for video in videos}),
         "labels": _per_label(videos, splits),
         "last_result": last_result(workspace),
+        "versions": _versions(entries_of(workspace)),
         "working": locks.holder(workspace),
         "quarantined": len(list(workspace.quarantine.glob("*.json"))) if workspace.quarantine.exists() else 0,
     }
@@ -29,6 +34,24 @@ def run(workspace: Workspace, *, verify: bool = False) -> dict[str, Any]:
         report["stale"] = {change.stage: change.reasons for change in stale}
         report["hand_edits"] = versioning.hand_edits(workspace)
     return report
+
+
+def _versions(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Registered versions as the ledger tells of them, oldest first."""
+    words = alias_history.last_words(entries)
+    withdrawn = withdrawals.of(entries).versions
+    verdicts = {entry.subject: entry.data["verdict"] for entry in entries if entry.event == "gated"}
+    return [
+        {
+            "version": entry.data["version"],
+            "registered": entry.at,
+            "verdict": verdicts.get(entry.subject),
+            "aliases": sorted(alias for alias, version in words.items() if version == entry.data["version"]),
+            "withdrawn": entry.data["version"] in withdrawn,
+        }
+        for entry in entries
+        if entry.event == "registered"
+    ]
 
 
 def remember_result(workspace: Workspace, result: dict[str, Any]) -> None:
