@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines import identity, manifest
+from pipelines.evidence import withdrawals
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.intake.incoming import IncomingVideo, RowError
 from pipelines.ledger import now
 from pipelines.manifest import Provenance, Video
@@ -47,6 +49,8 @@ class Book:
     provenance: dict[str, Provenance]
     key: identity.Key
     held_keys: list[identity.Key]
+    withdrawn: frozenset[str]
+    """Patients whose consent was taken back."""
     wanted: dict[str, str] = field(default_factory=dict)
     new_videos: list[Video] = field(default_factory=list)
     corrections: dict[str, dict[str, list[str]]] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class Book:
             provenance={row.video_id: row for row in manifest.read_provenance(workspace.provenance)},
             key=identity.key_for(workspace.settings().get("key_id"), has_rows=bool(videos)),
             held_keys=identity.load_keys(),
+            withdrawn=withdrawals.of(whole_ledger(workspace)).patients,
         )
         for video_id, row in book.provenance.items():
             if video_id in videos:
@@ -72,7 +77,8 @@ class Book:
     def patient_id(self, raw_patient_id: str) -> str:
         """The pseudonym a known patient already has under any held key, else one under the workspace's."""
         candidates = [key.pseudonym(raw_patient_id) for key in self.held_keys]
-        return next((known for known in candidates if known in self.splits), self.key.pseudonym(raw_patient_id))
+        known = (one for one in candidates if one in self.splits or one in self.withdrawn)
+        return next(known, self.key.pseudonym(raw_patient_id))
 
     def batch_id(self, batch: str) -> str:
         return self.key.hmac(batch, "batch")[:16]
@@ -94,6 +100,15 @@ class Book:
         return self.splits.get(patient) or self.wanted.get(patient) or described.split
 
     # --- contradictions ---
+
+    def require_consent(self, row: int, described: Described) -> None:
+        """Refused for a patient who was forgotten: asked before a byte of theirs is copied."""
+        if described.patient_id in self.withdrawn:
+            message = (
+                f"patient {described.patient_id} withdrew (`lclsc forget`): nothing of theirs is taken in. "
+                "Remove the row; a patient who consents anew needs a new patient_id"
+            )
+            raise _refused(row, "patient_id", "", "withdrawn", message)
 
     def require_consistent(self, row: int, described: Described, video_id: str, *, update: bool) -> None:
         """Refused where a row contradicts the ledger of splits or what is recorded of this video."""
