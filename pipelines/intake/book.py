@@ -55,6 +55,8 @@ class Book:
     new_videos: list[Video] = field(default_factory=list)
     corrections: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     by_source: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=dict)
+    rows: dict[str, IncomingVideo] = field(default_factory=dict)
+    """The first good row of this batch that named a video."""
 
     @classmethod
     def open(cls, workspace: Workspace) -> Book:
@@ -120,11 +122,22 @@ class Book:
             self._require_new_path(row, described, video_id)
             return
         if recorded.patient_id != described.patient_id:
-            raise _refused(row, "patient_id", "", "patient_differs", "this video is recorded for another patient")
+            raise _refused(row, "patient_id", "", "patient_differs", self._whose(recorded))
         for column, (before, after) in self.differences(described, video_id).items():
             if not update:
                 message = f"this video is recorded as {before!r}; `lclsc intake SRC --update` corrects the record"
                 raise _refused(row, column, after, f"{column}_differs", message)
+
+    def _whose(self, recorded: Video) -> str:
+        """Where a video's bytes came from before, and the two ways out."""
+        first = self.rows.get(recorded.video_id)
+        where = f"row {first.row}, {first.path}, holds the same bytes" if first else "these bytes were taken in before"
+        return (
+            f"{where}: video {recorded.video_id[:12]} is recorded for another patient, {recorded.patient_id}. "
+            "Remove this row or give it that patient's patient_id; if the record is wrong, "
+            f"`lclsc forget {recorded.patient_id}` deletes all videos of that patient, takes none in again, "
+            "and lets this row in"
+        )
 
     def _require_new_path(self, row: int, described: Described, video_id: str) -> None:
         for batch, other in self._seen_at(described):

@@ -143,6 +143,7 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
     """A copied file: known, in quarantine already, set aside now, or taken in."""
     _require_named_bytes(batch, row, video_id)
     batch.book.require_consistent(row.row, described, video_id, update=batch.update)
+    batch.book.rows.setdefault(video_id, row)
     if video_id in batch.book.videos:
         _correct(batch, row, described, video_id)
         return ""

@@ -590,3 +590,21 @@ def test_a_ledger_that_may_hide_a_withdrawal_stops_intake(workspace: Workspace, 
     with pytest.raises(StageError, match="does not say what withdrawn must"):
         _take_in(workspace, clip.parent)
     assert list(workspace.videos.glob("*")) == []
+
+
+def test_a_video_of_another_patient_is_named_with_where_it_stands_and_what_to_do(
+    workspace: Workspace, clip: Path
+) -> None:
+    shutil.copy(clip, clip.with_name("same.mp4"))
+    _write_manifest(clip.parent, "clip.mp4,P,glioma", "same.mp4,Q,glioma")
+    (error,) = _take_in(workspace, clip.parent).errors
+    (video,) = manifest.read_videos(workspace.manifest)
+    assert (error.row, error.code) == (3, "patient_differs")
+    assert error.message.startswith("row 2, clip.mp4, holds the same bytes")
+    _write_manifest(clip.parent, "same.mp4,Q,glioma")
+    (error,) = _take_in(workspace, clip.parent).errors
+    assert (error.row, error.message.startswith("these bytes were taken in before")) == (2, True)
+    assert video.video_id[:12] in error.message
+    assert f"`lclsc forget {video.patient_id}`" in error.message
+    forget.run(workspace, video.patient_id)
+    assert _take_in(workspace, clip.parent).taken == [video.video_id]
