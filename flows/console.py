@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -53,6 +55,16 @@ def stdout_to_stderr(wanted: bool) -> Iterator[None]:
 def print_error(error: LclscError) -> None:
     body = Text(error.cause) + Text(f"\n→ {error.remedy}", style="cyan")
     err.print(Panel(body, title=error.code.replace("_", " "), title_align="left", border_style="red"))
+
+
+def plain(text: str) -> str:
+    """What somebody else wrote, fit for a terminal: no escapes, no hidden signs, no markup."""
+    return escape("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text))
+
+
+def command(*words: object) -> str:
+    """A command to be pasted into a shell: a word with a space in it stays one."""
+    return plain(shlex.join(map(str, words)))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], whole: Collection[str] = ()) -> Table:

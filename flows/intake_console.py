@@ -7,22 +7,17 @@ import signal
 import threading
 from pathlib import Path
 
-from rich.markup import escape
-
 from flows import console
+from flows.console import plain
+from flows.options import HERE
 from pipelines.intake import drop_folder, quarantine
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.drop_folder import Timing, Visit
+from pipelines.intake.incoming import Draft
 from pipelines.workspace import Workspace
-
 
 WHOLE = ("row", "column", "video", "remark", "id", "reason", "id, reason", "since")
 """Columns of words that are copied and matched on: no narrow terminal breaks them."""
-
-
-def plain(text: str) -> str:
-    """What somebody else wrote, fit for a terminal: no escapes, no hidden signs, no markup."""
-    return escape("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text))
 
 
 def show(report: IntakeReport) -> None:
@@ -58,6 +53,19 @@ def _tables(report: IntakeReport) -> None:
             for item in report.quarantined
         ]
         console.out.print(console.table("Quarantined", ("row", "id", "reason", "remedy"), aside, WHOLE))
+
+
+def show_draft(draft: Draft, source: str, workspace: Path, json: bool) -> None:
+    if json:
+        console.print_json(draft.as_json())
+        return
+    if draft.skipped:
+        rows = [(plain(one.path), one.what) for one in draft.skipped]
+        console.err.print(console.table("Not in the draft", ("path", "what it is"), rows))
+    there = () if workspace == HERE else ("--workspace", workspace)
+    following = console.command("lclsc", "intake", source, *there)
+    drafted = f"[bold]{plain(str(draft.path))}[/] ({draft.videos} videos)"
+    console.err.print(f"Fill in {drafted}, then run `{following}`.", soft_wrap=True)
 
 
 def show_quarantine(workspace: Workspace, json: bool) -> None:

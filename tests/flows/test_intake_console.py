@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from flows import console, intake_console
+from flows.cli import app
 from pipelines.intake import quarantine
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.incoming import RowError
@@ -44,3 +48,22 @@ def test_a_narrow_terminal_breaks_no_id_and_no_reason(
     shown = capsys.readouterr().out
     assert [shown.count(word) for word in ("0123456789ab", "near_copy_across_split", "2026-07-14")] == [2, 2, 1]
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_commands_to_paste_keep_a_path_with_spaces_whole(tmp_path: Path) -> None:
+    source = tmp_path / "from the [north]"
+    source.mkdir()
+    (source / "one.mp4").touch()
+    draft = CliRunner().invoke(app, ["intake", str(source), "--template", "--workspace", str(tmp_path / "my clinic")])
+    assert f"`lclsc intake '{source}' --workspace '{tmp_path}/my clinic'`" in draft.output
+    made = CliRunner().invoke(app, ["init", str(tmp_path / "my clinic"), "--preset", "cpu"])
+    assert f"Next: lclsc intake SRC --workspace '{tmp_path}/my clinic'\n" in made.output
+
+
+def test_a_draft_shows_what_it_leaves_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert "a pipe" in CliRunner().invoke(app, ["intake", str(tmp_path), "--template"]).output
+    (tmp_path / "manifest.csv").unlink()
+    said = json.loads(CliRunner().invoke(app, ["intake", str(tmp_path), "--template", "--json"]).stdout)
+    assert (said["schema"], said["videos"]) == ("template/1", 0)
+    assert said["skipped"] == [{"path": "pipe.mp4", "what": "a pipe"}]

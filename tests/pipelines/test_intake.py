@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from pipelines import intake, ledger, manifest, mask_stack, versioning
-from pipelines.errors import OutsideSystemError, StageError, VideoError
+from pipelines.errors import OutsideSystemError, StageError, VideoError, WrongUseError
 from pipelines.evidence import forget
 from pipelines.files import sha256_file
 from pipelines.intake import clip_checks, quarantine, sources, take_in
@@ -608,3 +608,9 @@ def test_a_video_of_another_patient_is_named_with_where_it_stands_and_what_to_do
     assert f"`lclsc forget {video.patient_id}`" in error.message
     forget.run(workspace, video.patient_id)
     assert _take_in(workspace, clip.parent).taken == [video.video_id]
+
+
+def test_a_folder_that_is_not_there_is_no_empty_batch(workspace: Workspace, tmp_path: Path) -> None:
+    for place in (tmp_path / "nofolder", f"file://{tmp_path}/nofolder"):
+        with pytest.raises(WrongUseError, match=r"There is no folder .*nofolder\."):
+            intake.run(workspace, place)
