@@ -109,10 +109,10 @@ def init(
     if json:
         console.print_json({"schema": "init/1", "workspace": str(workspace.root), "preset": chosen})
         return
-    console.out.print(f"[bold]{folder}[/] is a workspace now (preset {chosen}; see params.yaml).")
+    console.out.print(f"[bold]{console.plain(str(folder))}[/] is a workspace now (preset {chosen}; see params.yaml).")
     if remote is None:
         console.out.print("Objects go to remotes/ inside it, which is no backup: see `lclsc init --help`, --remote.")
-    console.out.print(f"Next: lclsc intake SRC --workspace {folder}")
+    console.out.print(f"Next: {console.command('lclsc', 'intake', 'SRC', '--workspace', folder)}", soft_wrap=True)
 
 
 def _upgrade(folder: Path, json: bool) -> None:
@@ -230,8 +230,7 @@ def intake(
         raise WrongUseError("intake_what", "Name a SOURCE, or --quarantine, or --release ID.", "One of the three.")
     if template:
         assert source is not None
-        written = incoming.draft(Path(source))
-        console.err.print(f"Fill in [bold]{written}[/], then run `lclsc intake {source}`.")
+        intake_console.show_draft(incoming.draft(Path(source)), source, workspace, json)
         return
     place = open_workspace(workspace)
     if quarantine:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -55,13 +57,24 @@ def print_error(error: LclscError) -> None:
     err.print(Panel(body, title=error.code.replace("_", " "), title_align="left", border_style="red"))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A plain table; numbers to the right, missing values as a dash."""
+def plain(text: str) -> str:
+    """What somebody else wrote, fit for a terminal: no escapes, no hidden signs, no markup."""
+    return escape("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text))
+
+
+def command(*words: object) -> str:
+    """A command to be pasted into a shell: a word with a space in it stays one."""
+    return plain(shlex.join(map(str, words)))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], whole: Collection[str] = ()) -> Table:
+    """A plain table; numbers to the right, missing values as a dash. Columns named in ``whole`` are never broken."""
     result = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
     rows = [[_shown(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
-        result.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        justify: JustifyMethod = "right" if numeric else "left"
+        result.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
         result.add_row(*row)
     return result

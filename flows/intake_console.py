@@ -7,18 +7,17 @@ import signal
 import threading
 from pathlib import Path
 
-from rich.markup import escape
-
 from flows import console
+from flows.console import plain
+from flows.options import HERE
 from pipelines.intake import drop_folder, quarantine
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.drop_folder import Timing, Visit
+from pipelines.intake.incoming import Draft
 from pipelines.workspace import Workspace
 
-
-def plain(text: str) -> str:
-    """What somebody else wrote, fit for a terminal: no escapes, no hidden signs, no markup."""
-    return escape("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text))
+WHOLE = ("row", "column", "video", "remark", "id", "reason", "id, reason", "since")
+"""Columns of words that are copied and matched on: no narrow terminal breaks them."""
 
 
 def show(report: IntakeReport) -> None:
@@ -44,16 +43,29 @@ def show(report: IntakeReport) -> None:
 def _tables(report: IntakeReport) -> None:
     if report.remarks:
         seen = [(item["row"], item["video_id"][:12], item["code"], item["note"]) for item in report.remarks]
-        console.out.print(console.table("Taken in, but look at", ("row", "video", "remark", "note"), seen))
+        console.out.print(console.table("Taken in, but look at", ("row", "video", "remark", "note"), seen, WHOLE))
     if report.errors:
         rows = [(error.row, error.column, plain(error.value), plain(error.message)) for error in report.errors]
-        console.out.print(console.table("Not taken in", ("row", "column", "value", "problem"), rows))
+        console.out.print(console.table("Not taken in", ("row", "column", "value", "problem"), rows, WHOLE))
     if report.quarantined:
         aside = [
-            (item["row"], item["id"][:12], item["reason"] + (" (as before)" if item["again"] else ""), item["remedy"])
+            (item["row"], item["id"][:12], item["reason"] + ("\n(as before)" if item["again"] else ""), item["remedy"])
             for item in report.quarantined
         ]
-        console.out.print(console.table("Quarantined", ("row", "id", "reason", "remedy"), aside))
+        console.out.print(console.table("Quarantined", ("row", "id", "reason", "remedy"), aside, WHOLE))
+
+
+def show_draft(draft: Draft, source: str, workspace: Path, json: bool) -> None:
+    if json:
+        console.print_json(draft.as_json())
+        return
+    if draft.skipped:
+        rows = [(plain(one.path), one.what) for one in draft.skipped]
+        console.err.print(console.table("Not in the draft", ("path", "what it is"), rows))
+    there = () if workspace == HERE else ("--workspace", workspace)
+    following = console.command("lclsc", "intake", source, *there)
+    drafted = f"[bold]{plain(str(draft.path))}[/] ({draft.videos} videos)"
+    console.err.print(f"Fill in {drafted}, then run `{following}`.", soft_wrap=True)
 
 
 def show_quarantine(workspace: Workspace, json: bool) -> None:
@@ -66,16 +78,14 @@ def show_quarantine(workspace: Workspace, json: bool) -> None:
         return
     rows = [
         (
-            record.quarantine_id[:12],
+            f"{record.quarantine_id[:12]}\n{record.reason}",
             record.at[:10],
             plain(record.path),
-            record.reason,
-            plain(record.cause),
-            record.remedy,
+            plain(f"{record.cause} {record.remedy}"),
         )
         for record in records
     ]
-    console.out.print(console.table("Quarantine", ("id", "since", "name", "reason", "what", "remedy"), rows))
+    console.out.print(console.table("Quarantine", ("id, reason", "since", "name", "what, remedy"), rows, WHOLE))
 
 
 def watch(workspace: Workspace, folder: Path, *, poll: float, settle: float, once: bool, json: bool) -> int:

@@ -87,7 +87,7 @@ def _note(
 
 
 def _leave_tables(workspace: Workspace, patient_id: str, videos: set[str]) -> None:
-    """The split stays in splits.csv: a patient who comes back must not change sides."""
+    """The split stays in splits.csv, to which patients are only added; intake takes in no more of theirs."""
     rows = manifest.read_videos(workspace.manifest)
     manifest.write_videos(workspace.manifest, [row for row in rows if row.patient_id != patient_id])
     origins = manifest.read_provenance(workspace.provenance)

@@ -153,12 +153,12 @@ def attempt_of(batch: Batch, described: Described, mask_sha256: str) -> str:
 
 
 def forget_mended(batch: Batch, named: set[str]) -> None:
-    """Records without bytes of this batch whose row is gone or good now."""
+    """Records without bytes of this batch whose row is gone or good now, and whatever is left of who withdrew."""
     here = (batch.place_id, batch.book.batch_id(batch.source.name))  # older versions noted the name alone
     for record in quarantine.listing(batch.workspace):
-        if record.quarantine_id in batch.book.videos or (
-            not record.file and record.batch in here and record.quarantine_id not in named
-        ):
+        mended = not record.file and record.batch in here and record.quarantine_id not in named
+        withdrawn = record.row.get("patient_id") in batch.book.withdrawn  # forgotten in another clone, say
+        if record.quarantine_id in batch.book.videos or mended or withdrawn:
             quarantine.discard(batch.workspace, record)
 
 

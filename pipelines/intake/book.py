@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines import identity, manifest
+from pipelines.evidence import withdrawals
+from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.intake.incoming import IncomingVideo, RowError
 from pipelines.ledger import now
 from pipelines.manifest import Provenance, Video
@@ -47,10 +49,14 @@ class Book:
     provenance: dict[str, Provenance]
     key: identity.Key
     held_keys: list[identity.Key]
+    withdrawn: frozenset[str]
+    """Patients whose consent was taken back."""
     wanted: dict[str, str] = field(default_factory=dict)
     new_videos: list[Video] = field(default_factory=list)
     corrections: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     by_source: dict[tuple[str, str], list[tuple[str, str]]] = field(default_factory=dict)
+    rows: dict[str, IncomingVideo] = field(default_factory=dict)
+    """The first good row of this batch that named a video."""
 
     @classmethod
     def open(cls, workspace: Workspace) -> Book:
@@ -61,6 +67,7 @@ class Book:
             provenance={row.video_id: row for row in manifest.read_provenance(workspace.provenance)},
             key=identity.key_for(workspace.settings().get("key_id"), has_rows=bool(videos)),
             held_keys=identity.load_keys(),
+            withdrawn=withdrawals.of(whole_ledger(workspace)).patients,
         )
         for video_id, row in book.provenance.items():
             if video_id in videos:
@@ -72,7 +79,8 @@ class Book:
     def patient_id(self, raw_patient_id: str) -> str:
         """The pseudonym a known patient already has under any held key, else one under the workspace's."""
         candidates = [key.pseudonym(raw_patient_id) for key in self.held_keys]
-        return next((known for known in candidates if known in self.splits), self.key.pseudonym(raw_patient_id))
+        known = (one for one in candidates if one in self.splits or one in self.withdrawn)
+        return next(known, self.key.pseudonym(raw_patient_id))
 
     def batch_id(self, batch: str) -> str:
         return self.key.hmac(batch, "batch")[:16]
@@ -95,6 +103,15 @@ class Book:
 
     # --- contradictions ---
 
+    def require_consent(self, row: int, described: Described) -> None:
+        """Refused for a patient who was forgotten: asked before a byte of theirs is copied."""
+        if described.patient_id in self.withdrawn:
+            message = (
+                f"patient {described.patient_id} withdrew (`lclsc forget`): nothing of theirs is taken in. "
+                "Remove the row; a patient who consents anew needs a new patient_id"
+            )
+            raise _refused(row, "patient_id", "", "withdrawn", message)
+
     def require_consistent(self, row: int, described: Described, video_id: str, *, update: bool) -> None:
         """Refused where a row contradicts the ledger of splits or what is recorded of this video."""
         known = self.split_of(described)
@@ -105,11 +122,22 @@ class Book:
             self._require_new_path(row, described, video_id)
             return
         if recorded.patient_id != described.patient_id:
-            raise _refused(row, "patient_id", "", "patient_differs", "this video is recorded for another patient")
+            raise _refused(row, "patient_id", "", "patient_differs", self._whose(recorded))
         for column, (before, after) in self.differences(described, video_id).items():
             if not update:
                 message = f"this video is recorded as {before!r}; `lclsc intake SRC --update` corrects the record"
                 raise _refused(row, column, after, f"{column}_differs", message)
+
+    def _whose(self, recorded: Video) -> str:
+        """Where a video's bytes came from before, and the two ways out."""
+        first = self.rows.get(recorded.video_id)
+        where = f"row {first.row}, {first.path}, holds the same bytes" if first else "these bytes were taken in before"
+        return (
+            f"{where}: video {recorded.video_id[:12]} is recorded for another patient, {recorded.patient_id}. "
+            "Remove this row or give it that patient's patient_id; if the record is wrong, "
+            f"`lclsc forget {recorded.patient_id}` deletes all videos of that patient, takes none in again, "
+            "and lets this row in"
+        )
 
     def _require_new_path(self, row: int, described: Described, video_id: str) -> None:
         for batch, other in self._seen_at(described):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 import re
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from pipelines import names
 from pipelines.errors import VideoError, WrongUseError
 from pipelines.files import write_text
+from pipelines.intake import sources
 from pipelines.intake.sources import Source
 from pipelines.manifest import DOMAINS, SPLITS
 from pipelines.video.frame_folder import RATE_FILE
@@ -72,6 +75,27 @@ class NamedAside:
     error: VideoError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Something in the folder that the draft has no row for."""
+
+    path: str
+    what: str
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """A manifest to fill in, and what it leaves out."""
+
+    path: Path
+    videos: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        skipped = [asdict(one) for one in self.skipped]
+        return {"schema": "template/1", "manifest": str(self.path), "videos": self.videos, "skipped": skipped}
+
+
 @dataclass
 class Incoming:
     """What a batch's manifest comes to."""
@@ -94,24 +118,42 @@ def read(source: Source, allowed_labels: Collection[str]) -> Incoming:
         except VideoError as error:
             found.aside.append(NamedAside(row=row, path=cells["path"], error=error))
     found.errors += _take_out_repeated(found.rows)
+    if not (found.rows or found.errors or found.aside):
+        cause = f"{MANIFEST} of {source.name} has a header and no rows."
+        raise WrongUseError("manifest_empty", cause, "Give every video a row.")
     return found
 
 
-def draft(folder: Path) -> Path:
+def draft(folder: Path) -> Draft:
     """Write ``folder/manifest.csv`` to fill in, guessing label and patient from ``label/patient/*.mp4``."""
-    target = folder / MANIFEST
+    target = sources.existing(folder) / MANIFEST
     if target.exists():
         raise WrongUseError("manifest_exists", f"{target} exists already.", "Edit it, or move it away first.")
     text = io.StringIO()
     writer = csv.DictWriter(text, [*REQUIRED, *OPTIONAL], lineterminator="\n")
     writer.writeheader()
     frames = {path.parent for path in folder.rglob(RATE_FILE)}
+    written = Draft(path=target)
     for path in sorted(folder.rglob("*")):
-        plain = path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and path.parent not in frames
-        if path in frames or (plain and not path.is_symlink()):
+        fault = "" if path in frames else _no_video(path)
+        if path in frames or (not fault and path.parent not in frames and not path.is_dir()):
             writer.writerow(_guess(path.relative_to(folder)))
+            written.videos += 1
+        elif fault and path.parent not in frames:
+            name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+            written.skipped.append(Skipped(path=name, what=fault))
     write_text(target, text.getvalue())
-    return target
+    return written
+
+
+def _no_video(path: Path) -> str:
+    """Why a row would not be taken in, in words; empty for a video, and for a folder, which is looked into."""
+    mode = path.lstat().st_mode
+    if stat.S_ISDIR(mode):
+        return ""
+    if not stat.S_ISREG(mode):
+        return sources.kind_of(mode)[1]
+    return "" if path.suffix.lower() in VIDEO_SUFFIXES else "no kind of file that is read here"
 
 
 def _guess(relative: Path) -> dict[str, str]:

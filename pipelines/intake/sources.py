@@ -58,10 +58,22 @@ def of(place: str | Path) -> Source:
     """The source at a path or an address."""
     text = str(place)
     if "://" not in text and "::" not in text:
-        return LocalFolder(Path(text))
+        return LocalFolder(existing(Path(text)))
     if text.startswith(("file://", "local://")) and "::" not in text:
-        return LocalFolder(Path(text.split("://", 1)[1]))
+        return LocalFolder(existing(Path(text.split("://", 1)[1])))
     return RemoteFolder(text)
+
+
+def existing(folder: Path) -> Path:
+    """WrongUseError where there is no such folder: a misspelt name is no empty batch."""
+    if not folder.is_dir():
+        raise WrongUseError("no_folder", f"There is no folder {folder}.", "Name the folder that holds the videos.")
+    return folder
+
+
+def kind_of(mode: int) -> tuple[str, str]:
+    """Code and words for what is no regular file."""
+    return next(kind for is_kind, kind in KINDS.items() if is_kind(mode))
 
 
 def copy(source: Source, path: str, target: Path, max_bytes: int = sys.maxsize) -> str:
@@ -181,7 +193,7 @@ def _require(here: int, part: str, wanted: Any) -> None:
         return
     if wanted is stat.S_ISDIR and stat.S_ISREG(mode):
         raise FileNotFoundError(part)
-    raise _not_plain(*next(kind for is_kind, kind in KINDS.items() if is_kind(mode)))
+    raise _not_plain(*kind_of(mode))
 
 
 def _opened(part: str, flags: int, here: int) -> int:

@@ -75,13 +75,20 @@ def _take_each(batch: Batch, rows: list[IncomingVideo], stop: Callable[[], bool]
 
 
 def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
-    """Take a clip out of quarantine after all. VideoError when it still cannot be decoded, or must stay."""
+    """Take a clip out of quarantine after all. VideoError when it still cannot be decoded, or must stay.
+
+    What is left of a patient who withdrew is deleted instead.
+    """
     record = quarantine.find(workspace, prefix)
+    batch = Batch.open(workspace, sources.LocalFolder(workspace.quarantine))
+    if record.row.get("patient_id") in batch.book.withdrawn:
+        quarantine.discard(workspace, record)
+        cause = f"Its patient {record.row['patient_id']} withdrew (`lclsc forget`)."
+        raise StageError("withdrawn", cause, "Nothing: it is deleted now, and nothing of theirs is taken in.")
     if not record.file:
         raise WrongUseError(
             "not_kept", f"This row's file was not taken over: {record.cause}", f"{record.remedy} Then run intake again."
         )
-    batch = Batch.open(workspace, sources.LocalFolder(workspace.quarantine))
     described = Described(**record.row)
     try:
         _release(batch, record, described)
@@ -121,6 +128,7 @@ def _take(batch: Batch, row: IncomingVideo) -> str:
     """One row: copy, hash, check, note. Wrong rows become errors, bad files go to quarantine; returns the id there."""
     described = batch.book.describe(row, batch.source.name)
     try:
+        batch.book.require_consent(row.row, described)
         video_id = _copied(batch, row, "path", row.path, batch.copy)
         return _weigh(batch, row, described, video_id)
     except Refused as refused:
@@ -136,6 +144,7 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
     """A copied file: known, in quarantine already, set aside now, or taken in."""
     _require_named_bytes(batch, row, video_id)
     batch.book.require_consistent(row.row, described, video_id, update=batch.update)
+    batch.book.rows.setdefault(video_id, row)
     if video_id in batch.book.videos:
         _correct(batch, row, described, video_id)
         return ""

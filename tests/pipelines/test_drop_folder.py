@@ -19,6 +19,7 @@ import pytest
 from clip_files import frame_folder, pictures
 
 from pipelines import locks, manifest
+from pipelines.evidence import forget
 from pipelines.files import sha256_file
 from pipelines.intake import drop_folder, take_in
 from pipelines.intake.batch import IntakeReport
@@ -143,6 +144,23 @@ def test_checksums_that_hold_need_no_waiting(workspace: Workspace, drop: Path, m
     assert _pass(workspace, drop, Timing(settle=3600))["march"].state == "waiting"
     _batch(drop / "march", f"a.mp4,P,glioma,{sha256_file(clip)}")
     assert _pass(workspace, drop, Timing(settle=3600))["march"].state == "taken"
+
+
+def test_a_drop_folder_takes_in_nothing_of_a_patient_who_withdrew(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path]
+) -> None:
+    clip = make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", "a.mp4,Erika,glioma,")
+    _pass(workspace, drop)
+    (video,) = manifest.read_videos(workspace.manifest)
+    forget.run(workspace, video.patient_id)
+    make_clip(drop / "april" / "b.mp4", seed=1)
+    shutil.copy(clip, drop / "april" / "a.mp4")
+    _batch(drop / "april", "a.mp4,Erika,glioma,", "b.mp4,Q,glioma,")
+    report = _pass(workspace, drop)["april"].report
+    assert report is not None
+    assert [(error.row, error.code) for error in report.errors] == [(2, "withdrawn")]
+    assert report.taken == [sha256_file(drop / "april" / "b.mp4")]
 
 
 def test_a_bad_batch_is_said_once_and_stops_nobody(

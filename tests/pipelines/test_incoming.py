@@ -158,6 +158,38 @@ def test_a_draft_never_overwrites(source: Path) -> None:
         incoming.draft(source)
 
 
+def test_a_draft_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(WrongUseError, match=r"There is no folder .*nofolder\."):
+        incoming.draft(tmp_path / "nofolder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_says_what_it_leaves_out(source: Path) -> None:
+    (source / "link.mp4").symlink_to(source / "a.mp4")
+    (source / "linked").symlink_to(source)
+    os.mkfifo(source / "pipe.mp4")
+    (source / "sub").mkdir()
+    (source / "sub" / os.fsdecode(b"notes \xff.docx")).touch()
+    (source / "frames").mkdir()
+    for name in ("rate.txt", "1.png"):
+        (source / "frames" / name).touch()
+    draft = incoming.draft(source)
+    assert {one.path: one.what for one in draft.skipped} == {
+        "link.mp4": "a link",
+        "linked": "a link",
+        "pipe.mp4": "a pipe",
+        "sub/notes \\xff.docx": "no kind of file that is read here",
+    }
+    assert draft.videos == 3
+    assert [line.split(",")[0] for line in draft.path.read_text().splitlines()[1:]] == ["a.mp4", "b.mp4", "frames"]
+
+
+def test_a_header_alone_is_said(source: Path) -> None:
+    (source / "manifest.csv").write_text(HEADER)
+    with pytest.raises(WrongUseError, match="has a header and no rows"):
+        incoming.read(LocalFolder(source), [])
+
+
 def test_a_row_never_shows_the_raw_patient_id(source: Path) -> None:
     (source / "manifest.csv").write_text("path,patient_id,label\na.mp4,Erika Mustermann,glioma\n")
     assert "Erika" not in repr(incoming.read(LocalFolder(source), []).rows)

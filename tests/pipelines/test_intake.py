@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from pipelines import intake, ledger, manifest, mask_stack, versioning
-from pipelines.errors import OutsideSystemError, VideoError
+from pipelines.errors import OutsideSystemError, StageError, VideoError, WrongUseError
+from pipelines.evidence import forget
 from pipelines.files import sha256_file
 from pipelines.intake import clip_checks, quarantine, sources, take_in
 from pipelines.intake.batch import Batch, IntakeReport
@@ -526,3 +527,90 @@ def test_looks_see_every_frame_once_and_the_word_of_judges_decides(
     assert [(item["row"], item["reason"]) for item in report.quarantined] == [(4, "third")]
     assert made[0].told == report.taken
     assert len(report.taken) == 5
+
+
+def test_a_patient_who_withdrew_stays_out_and_nothing_else_is_lost(
+    workspace: Workspace, clip: Path, make_clip: Callable[..., Path]
+) -> None:
+    make_clip(clip.with_name("two.mp4"), seed=1)
+    _write_manifest(clip.parent, "clip.mp4,Erika,glioma")
+    _take_in(workspace, clip.parent)
+    (video,) = manifest.read_videos(workspace.manifest)
+    forget.run(workspace, video.patient_id)
+    _write_manifest(clip.parent, "clip.mp4,Erika,glioma", "two.mp4,Q,glioma")
+    for take in (_take_in, _take_in_with_updates):
+        report = take(workspace, clip.parent)
+        (error,) = report.errors
+        assert (error.row, error.column, error.value, error.code) == (2, "patient_id", "", "withdrawn")
+        assert video.patient_id in error.message
+        assert "Erika" not in error.message
+        assert (report.clean, report.quarantined, len(report.taken + report.known)) == (False, [], 1)
+    assert set(workspace.video_files()) == {sha256_file(clip.with_name("two.mp4"))}
+    assert quarantine.listing(workspace) == []
+
+
+def test_a_patient_who_withdrew_is_known_by_an_older_key_too(
+    workspace: Workspace, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_manifest(clip.parent, "clip.mp4,P,glioma")
+    _take_in(workspace, clip.parent)
+    (video,) = manifest.read_videos(workspace.manifest)
+    forget.run(workspace, video.patient_id)
+    manifest.write_splits(workspace.splits, {})  # as for somebody who was never more than in quarantine
+    book = Book.open(workspace)
+    newer = dataclasses.replace(book.key, key_id="knew", secret=b"newer")
+    book = dataclasses.replace(book, key=newer, held_keys=[newer, book.key])
+    assert (book.patient_id("P"), book.patient_id("Q")[:4]) == (video.patient_id, "knew")
+
+
+@pytest.mark.parametrize("through", ["release", "intake"])
+def test_bytes_in_quarantine_of_a_patient_who_withdrew_elsewhere_go(
+    workspace: Workspace, clip: Path, make_clip: Callable[..., Path], through: str
+) -> None:
+    make_clip(clip.with_name("two.mp4"), seed=1)
+    clip.write_bytes(clip.read_bytes()[:800])
+    _write_manifest(clip.parent, "clip.mp4,P,glioma")
+    (item,) = _take_in(workspace, clip.parent).quarantined
+    (record,) = quarantine.listing(workspace)
+    patient = record.row["patient_id"]
+    ledger.append(workspace, actor="forget", event="withdrawn", subject=patient, data={"versions": [], "purged": []})
+    if through == "release":
+        with pytest.raises(StageError) as caught:
+            _release(workspace, item["id"])
+        assert (caught.value.code, patient in caught.value.cause) == ("withdrawn", True)
+    else:
+        _write_manifest(clip.parent, "two.mp4,Q,glioma")
+        assert len(_take_in(workspace, clip.parent).taken) == 1
+    assert list(workspace.quarantine.iterdir()) == []
+
+
+def test_a_ledger_that_may_hide_a_withdrawal_stops_intake(workspace: Workspace, clip: Path) -> None:
+    _write_manifest(clip.parent, "clip.mp4,P,glioma")
+    ledger.append(workspace, actor="forget", event="withdrawn", subject="k-1", data={"versions": 1})
+    with pytest.raises(StageError, match="does not say what withdrawn must"):
+        _take_in(workspace, clip.parent)
+    assert list(workspace.videos.glob("*")) == []
+
+
+def test_a_video_of_another_patient_is_named_with_where_it_stands_and_what_to_do(
+    workspace: Workspace, clip: Path
+) -> None:
+    shutil.copy(clip, clip.with_name("same.mp4"))
+    _write_manifest(clip.parent, "clip.mp4,P,glioma", "same.mp4,Q,glioma")
+    (error,) = _take_in(workspace, clip.parent).errors
+    (video,) = manifest.read_videos(workspace.manifest)
+    assert (error.row, error.code) == (3, "patient_differs")
+    assert error.message.startswith("row 2, clip.mp4, holds the same bytes")
+    _write_manifest(clip.parent, "same.mp4,Q,glioma")
+    (error,) = _take_in(workspace, clip.parent).errors
+    assert (error.row, error.message.startswith("these bytes were taken in before")) == (2, True)
+    assert video.video_id[:12] in error.message
+    assert f"`lclsc forget {video.patient_id}`" in error.message
+    forget.run(workspace, video.patient_id)
+    assert _take_in(workspace, clip.parent).taken == [video.video_id]
+
+
+def test_a_folder_that_is_not_there_is_no_empty_batch(workspace: Workspace, tmp_path: Path) -> None:
+    for place in (tmp_path / "nofolder", f"file://{tmp_path}/nofolder"):
+        with pytest.raises(WrongUseError, match=r"There is no folder .*nofolder\."):
+            intake.run(workspace, place)
