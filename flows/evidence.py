@@ -110,7 +110,9 @@ def _pseudonym(place: Workspace, kind: str) -> str:
 
 
 def _print_trace(result: dict[str, Any]) -> None:
-    withdrawn = f", [red]withdrawn: {', '.join(result['withdrawn'])}[/]" if result["withdrawn"] else ""
+    others = ", ".join(patient for patient in result["withdrawn"] if patient != result["id"])
+    told = f"withdrawn: {others}" if others else "withdrawn"
+    withdrawn = f" [red]({told})[/]" if result["withdrawn"] else ""
     console.out.print(f"[bold]{result['kind']} {result['id']}[/]{withdrawn}")
     videos = [
         (v["video_id"][:12], v["patient_id"], v["label"], v["split"], "" if v["present"] else "left")

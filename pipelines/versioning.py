@@ -93,9 +93,11 @@ def file_at(workspace: Workspace, commit: str, path: str) -> bytes | None:
     return _git_bytes(workspace, "cat-file", "blob", f"{commit}:{path}")
 
 
-def commits_touching(workspace: Workspace, paths: Iterable[str], *, everywhere: bool = False) -> list[str]:
+def commits_touching(
+    workspace: Workspace, paths: Iterable[str], *, until: str = "HEAD", everywhere: bool = False
+) -> list[str]:
     """Commits that changed one of the files, newest first; ``everywhere``: of all branches and tags."""
-    return git(workspace, "log", *(["--all"] if everywhere else []), "--format=%H", "--", *paths).split()
+    return git(workspace, "log", "--all" if everywhere else until, "--format=%H", "--", *paths).split()
 
 
 def tips(workspace: Workspace) -> list[str]:

@@ -11,6 +11,11 @@ from pathlib import Path
 from pipelines import ledger, versioning
 from pipelines.doctor.finding import Finding
 from pipelines.errors import LclscError
+from pipelines.evidence import withdrawals
+from pipelines.evidence.audit import head
+from pipelines.evidence.check import DAMAGE
+from pipelines.evidence.ledger_events import entries_of
+from pipelines.object_stores import place
 from pipelines.workspace import Workspace
 
 
@@ -19,6 +24,7 @@ def findings(workspace: Workspace) -> Iterator[Finding]:
     yield _registry(workspace)
     yield _prefect(workspace)
     yield _analytics(workspace)
+    yield _cache(workspace)
     yield from _remotes(workspace)
 
 
@@ -85,6 +91,24 @@ def _analytics(workspace: Workspace) -> Finding:
 
     found = f"core.{', core.'.join(wrong)} not off" if wrong else "off"
     return Finding("DVC telemetry", not wrong, found, "Run `lclsc doctor --repair`.", mend)
+
+
+def _cache(workspace: Workspace) -> Finding:
+    """Whether each object of the last commit is there, not what is in it: an audit hashes."""
+    name, root = "DVC cache", workspace.root / ".dvc" / "cache"
+    try:
+        here = head(workspace).commit
+        wanted = {stored.md5 for stored in here.objects} - withdrawals.of(entries_of(workspace)).objects
+        lost = sum(not (root / place(md5)).is_file() for md5 in wanted)
+    except DAMAGE as error:
+        return Finding(name, False, str(error), "Mend what is named, or ask `lclsc audit HEAD` for all of it.")
+    found = f"{lost} objects of the last commit missing" if lost else "holds every object of the last commit"
+
+    def mend() -> str:
+        versioning.dvc(workspace, "fetch")
+        return "fetched from the remotes"
+
+    return Finding(name, not lost, found, "Run `lclsc doctor --repair`, or `dvc fetch`.", mend)
 
 
 def _remotes(workspace: Workspace) -> Iterator[Finding]:

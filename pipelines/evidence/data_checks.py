@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipelines import object_stores
 from pipelines.evidence.check import Check, Problem, checked, differing
 from pipelines.evidence.commit import TABLES, Commit
+from pipelines.evidence.intake_checks import check_rows
 
 SPLIT_OF_TABLE = {"data/train.csv": ("train", "validation"), "data/test.csv": ("test",)}
 
@@ -21,6 +22,7 @@ def check_data(commit: Commit, *, withdrawn: Collection[str]) -> Iterator[Check]
     yield from checked("tables_agree", "train.csv and test.csv", _table_problems(commit, withdrawn))
     yield from checked("patients_disjoint", f"{len(commit.splits)} patients", _split_problems(commit))
     yield from checked("shards_trace", f"{len(commit.tables)} shards", _shard_problems(commit, withdrawn))
+    yield from check_rows(commit)
 
 
 def _table_problems(commit: Commit, withdrawn: Collection[str]) -> Iterator[Problem]:

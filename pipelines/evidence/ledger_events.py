@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,6 +12,8 @@ from pipelines.alias_history import ABANDONED, DECISIONS, INTENDED, MOVES
 from pipelines.errors import StageError
 from pipelines.ledger import Entry
 from pipelines.workspace import Workspace
+
+CORRECTIONS = ("relabelled", "corrected")
 
 
 class Data(BaseModel):
@@ -52,6 +55,14 @@ class Published(Data):
     files: dict[str, str]
 
 
+class TakenIn(Data):
+    videos: list[str] = []
+
+
+class Corrected(Data):
+    changes: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = {}
+
+
 class Withdrew(Data):
     purged: list[str] = []
     versions: list[str] = []
@@ -64,6 +75,8 @@ DATA: dict[str, type[Data]] = {
     "evaluated": Evaluated,
     "gated": Gated,
     "published": Published,
+    "taken_in": TakenIn,
+    **dict.fromkeys(CORRECTIONS, Corrected),
     "withdrawn": Withdrew,
 }
 """Of the events that readers take values from."""
@@ -71,7 +84,11 @@ DATA: dict[str, type[Data]] = {
 
 def entries_of(workspace: Workspace) -> list[Entry]:
     """The lines that say what they must; the checks of the ledger fail on the others."""
-    content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
+    return sound(workspace.ledger.read_bytes() if workspace.ledger.exists() else b"")
+
+
+def sound(content: bytes) -> list[Entry]:
+    """``entries_of`` a ledger's bytes."""
     return [entry for entry in ledger.scan(content) if entry is not None and not any(faults(entry))]
 
 

@@ -17,6 +17,7 @@ from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.object_stores import ObjectStore, StoreUnreachableError
 
 Thing = TypeVar("Thing")
+INPUTS = ("videos", "masks")
 READERS = 2  # hashing leaves Python's lock; more threads than cores gain nothing
 
 
@@ -62,7 +63,8 @@ def check_places(
 ) -> Iterator[Check]:
     """The files that the next stage will read, where the commit checked out (``here``) has the same.
 
-    What is not there is no finding: DVC fetches it, and nothing is made from it. ``moving``: it may be in the making.
+    A clone need not check anything out, and outputs can be made again: what is not there is a finding where others of
+    its folder of inputs are. ``moving``: it may be in the making.
     """
     now = {(stored.path, stored.md5) for stored in here.objects}
     wanted = [stored for stored in commit.objects if stored.md5 not in gone and not stored.md5.endswith(".dir")]
@@ -71,8 +73,25 @@ def check_places(
     there = [stored for stored in chosen if (root / stored.path).is_file()]
     with ThreadPoolExecutor(READERS) as pool:
         found = [problem for problem in pool.map(partial(_look_at_file, root), there) if problem is not None]
-    yield from checked("objects_in_place", f"{len(there)} files", unless_moving(found, moving))
+    absent, lost = _missing(root, [stored for stored in wanted if (stored.path, stored.md5) in now])
+    of = f"{len(there)} files" + (f"; {' and '.join(absent)} not checked out" if absent else "")
+    yield from checked("objects_in_place", of, unless_moving([*found, *lost], moving))
     advance(len(sample.of(commit.objects)))
+
+
+def _missing(root: Path, wanted: Sequence[StoredObject]) -> tuple[list[str], list[Problem]]:
+    """Folders of inputs of which nothing is there, and the files that others lack."""
+    absent, lost = list[str](), list[Problem]()
+    for folder in INPUTS:
+        files = [stored for stored in wanted if stored.path.startswith(f"{folder}/")]
+        gone = [stored for stored in files if not (root / stored.path).is_file()]
+        if gone and len(gone) == len(files):
+            absent.append(folder)
+            continue
+        for stored in gone:
+            name = f"workspace: {stored.path} ({stored.md5})"
+            lost.append(Problem(object=name, expected=_strongest(stored)[1], found="missing"))
+    return absent, lost
 
 
 def _look_at_file(root: Path, stored: StoredObject) -> Problem | None:

@@ -138,11 +138,12 @@ def _rename(store: str) -> Mutator:
     return mutator
 
 
-def _in_place(change: Callable[[Path, random.Random], None]) -> Mutator:
+def _in_place(
+    change: Callable[[Path, random.Random], None], folders: tuple[str, ...] = ("videos", "masks", "data", "models")
+) -> Mutator:
     """What the next stage would read, in the workspace itself."""
 
     def mutator(root: Path, chance: random.Random) -> Mutation:
-        folders = ("videos", "masks", "data", "models")
         files = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
         victim = chance.choice([path for path in files if path.stat().st_size and path.name[0] != "."])
         change(victim, chance)
@@ -523,6 +524,7 @@ MUTATORS: dict[str, Mutator] = {
     **{f"swap {store}": _swap(store) for store in STORES},
     **{f"rename {store}": _rename(store) for store in STORES},
     **{f"in place {change.__name__}": _in_place(change) for change in (_flip, _truncate)},
+    "in place _delete": _in_place(_delete, ("videos", "masks")),
     **{f"package {change.__name__}": _of_package(change) for change in (_flip, _truncate, _delete)},
     "package renamed": _package_renamed,
     "package added": _package_added,

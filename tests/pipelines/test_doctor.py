@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import doctor, ledger, locks
+from pipelines import doctor, ledger, locks, object_stores, versioning
 from pipelines.doctor import machine
+from pipelines.files import md5_bytes
 from pipelines.workspace import Workspace
 
 
@@ -153,3 +154,18 @@ def test_a_remote_that_is_away_is_told(workspace: Workspace, tmp_path: Path) -> 
     config.write_text(config.read_text().replace("url = ../remotes/storage", f"url = http://127.0.0.1:{port}/none"))
     assert f"{port}" in config.read_text()
     assert not finding(workspace, "DVC remotes").ok
+
+
+def test_an_object_of_the_last_commit_that_the_cache_lacks_is_told_and_fetched(workspace: Workspace) -> None:
+    (workspace.videos / "clip.mp4").write_bytes(b"a clip")
+    versioning.track(workspace, "videos", remote="identified")
+    versioning.commit(workspace, versioning.OWN_INPUTS, "Take in")
+    versioning.push_inputs(workspace)
+    assert finding(workspace, "DVC cache").ok
+    lost = workspace.root / ".dvc" / "cache" / object_stores.place(md5_bytes(b"a clip"))
+    lost.unlink()
+    found = finding(workspace, "DVC cache")
+    assert (found.ok, found.found) == (False, "1 objects of the last commit missing")
+    assert found.mend is not None
+    found.mend()
+    assert finding(workspace, "DVC cache").ok
