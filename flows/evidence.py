@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import console
+from flows import console, remedies
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines.errors import WrongUseError
 from pipelines.files import write_text
@@ -71,6 +71,8 @@ def _print_audit(report: dict[str, Any]) -> None:
     )
     open_ones = [check["name"] for check in report["checks"] if check["verdict"] != "pass"]
     told = f": {len(open_ones)} of {len(rows)}, {', '.join(dict.fromkeys(open_ones))}" if open_ones else ""
+    if helps := remedies.of(open_ones):
+        console.out.print(console.table("What helps", ("check", "remedy"), helps))
     console.out.print(f"verdict: [bold {colours[report['verdict']]}]{report['verdict']}[/]{told}")
 
 

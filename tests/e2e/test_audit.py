@@ -17,6 +17,7 @@ import pytest
 from e2e.line import LCLSC, Line
 from faults import mutations
 
+from flows import remedies
 from pipelines import code_digest, ledger, locks, manifest, object_stores, register, registry, versioning
 from pipelines.errors import OutsideSystemError
 from pipelines.evidence import audit, trace
@@ -35,12 +36,9 @@ def test_what_was_built_passes_and_nothing_is_written(built: Line) -> None:
     before = _state(built.root)
     report = built.json("audit", "@champion")
     assert (report["verdict"], report["targets"]) == ("pass", ["version 1"])
-    assert {check["name"] for check in report["checks"]} >= {
-        "objects_in_remote",
-        "lineage_copies",
-        "aliases",
-        "weights",
-    }
+    names = {check["name"] for check in report["checks"]}
+    assert names >= {"objects_in_remote", "lineage_copies", "aliases", "weights"}
+    assert names <= remedies.REMEDIES.keys()
     assert _state(built.root) == before
 
 
@@ -90,6 +88,7 @@ def test_a_mutation_is_found_and_named(built: Line, tmp_path: Path, seed: int) -
     report = audited(root)
     failed = [check for check in report.checks if check.verdict == "fail"]
     assert report.verdict == "fail", mutation
+    assert remedies.of(check.name for check in failed), mutation
     assert [check for check in failed if mutation.object in check.object or mutation.object in check.found], mutation
 
 
