@@ -62,7 +62,9 @@ def record_inputs(workspace: Workspace) -> None:
         )
     code_digest.refresh(workspace)
     version = manifest.data_version(workspace.manifest, workspace.splits)
-    versioning.commit(workspace, versioning.OWN_INPUTS, f"Record inputs: data version {version}")
+    versioning.commit(
+        workspace, (*versioning.OWN_INPUTS, workspace.ledger.name), f"Record inputs: data version {version}"
+    )
 
 
 def make(workspace: Workspace) -> Plan:

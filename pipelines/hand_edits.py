@@ -1,74 +1,63 @@
-"""Tables of the data that were edited by hand. Labels and splits have one writer, intake, and the ledger tells of it.
+"""Tables of the data that were edited by hand. Labels and splits have two writers, intake and ``forget``.
 
-Intake notes what it takes in and corrects, then writes the tables, then commits; ``forget`` does too. So whatever
-stands between the last commit and the tables is explained by the lines of the ledger behind that commit, also after a
-kill, or somebody's editor was at it.
+Each notes in the ledger which data version the tables will have, before it writes them. So tables of a version that
+nobody noted were written by somebody's editor; also after a kill, whoever commits them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from pipelines import ledger, manifest, versioning
-from pipelines.errors import WrongUseError
-from pipelines.ledger import Entry
-from pipelines.manifest import Video
+from pipelines import manifest, versioning
+from pipelines.errors import LclscError, StageError
+from pipelines.evidence.ledger_events import data_versions, entries_of
 from pipelines.workspace import Workspace
 
 TABLES = ("manifest.csv", "splits.csv")
-CORRECTED = ("relabelled", "corrected")
 
 
-def refuse(workspace: Workspace) -> None:
-    """WrongUseError where manifest.csv or splits.csv differ from the last commit, and the ledger does not say why."""
+def refuse(workspace: Workspace, *, finishing: bool = False) -> None:
+    """StageError where manifest.csv or splits.csv differ from the last commit and no line of the ledger tells of it.
+
+    Where an intake was killed between the two, only another one (``finishing``) goes on.
+    """
+    versioning.require_kept_lines(workspace)
     edited = versioning.changed_files(workspace, TABLES)
-    if edited and not _is_explained(workspace):
-        raise WrongUseError(
-            "tables_edited",
-            f"{' and '.join(edited)} was changed by hand: no line of the ledger tells of it.",
-            f"Restore it with `git checkout {' '.join(edited)}`; correct labels, domains and sites with "
-            "`lclsc intake SRC --update`. A split never changes.",
-        )
+    if not edited or _version(workspace) in _told(workspace):
+        return
+    if _is_half_written(workspace):
+        if finishing:
+            return
+        raise StageError("intake_unfinished", "An intake was killed half way.", "Run the same `lclsc intake` again.")
+    raise StageError(
+        "tables_edited",
+        f"Changed by hand: {' and '.join(edited)}. No line of the ledger tells of it.",
+        f"Restore it with `git checkout {' '.join(edited)}`; correct labels, domains and sites with "
+        "`lclsc intake SRC --update`. A split never changes.",
+    )
 
 
-def _is_explained(workspace: Workspace) -> bool:
-    committed = versioning.file_at(workspace, "HEAD", workspace.ledger.name) or b""
-    content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
-    if not content.startswith(committed):
+def _told(workspace: Workspace) -> set[str]:
+    """Data versions that the ledger or the last commit vouches for."""
+    rows, splits = (versioning.file_at(workspace, "HEAD", name) or b"" for name in TABLES)
+    told = data_versions(entries_of(workspace))
+    if rows and splits:
+        told.add(manifest.version_of(manifest.parse_videos(rows.decode()), manifest.parse_splits(splits.decode())))
+    return told
+
+
+def _version(workspace: Workspace) -> str | None:
+    """None where the tables cannot be read."""
+    try:
+        return manifest.data_version(workspace.manifest, workspace.splits)
+    except (LclscError, OSError, ValueError):
+        return None
+
+
+def _is_half_written(workspace: Workspace) -> bool:
+    """Intake writes splits of new patients first: the manifest is still the committed one, and none has moved."""
+    if "manifest.csv" in versioning.changed_files(workspace, TABLES):
         return False
-    since = ledger.parse(content[len(committed) :])
-    videos, splits = manifest.read_videos(workspace.manifest), manifest.read_splits(workspace.splits)
-    return _is_taken_in(videos, splits, since) or _is_committed(workspace, videos, splits, since)
-
-
-def _is_taken_in(videos: Sequence[Video], splits: dict[str, str], since: Sequence[Entry]) -> bool:
-    """The version that an intake noted; what it corrected itself is part of it, what was corrected later is not."""
-    taken = [n for n, entry in enumerate(since) if entry.event == "taken_in"]
-    if not taken:
+    committed = manifest.parse_splits((versioning.file_at(workspace, "HEAD", "splits.csv") or b"").decode())
+    try:
+        return committed.items() <= manifest.read_splits(workspace.splits).items()
+    except (LclscError, OSError, ValueError):
         return False
-    before = _without_corrections(videos, since[taken[-1] :])
-    return since[taken[-1]].subject in {manifest.version_of(rows, splits) for rows in (before, videos)}
-
-
-def _is_committed(
-    workspace: Workspace, videos: Sequence[Video], splits: dict[str, str], since: Sequence[Entry]
-) -> bool:
-    """The committed rows but for corrections and who withdrew; splits of new patients are written before all else."""
-    rows, sides = (versioning.file_at(workspace, "HEAD", name) for name in TABLES)
-    if rows is None or sides is None:
-        return False
-    gone = {entry.subject for entry in since if entry.event == "withdrawn"}
-    kept = {video for video in manifest.parse_videos(rows.decode()) if video.patient_id not in gone}
-    found = {video for video in _without_corrections(videos, since) if video.patient_id not in gone}
-    return found == kept and manifest.parse_splits(sides.decode()).items() <= splits.items()
-
-
-def _without_corrections(videos: Sequence[Video], since: Sequence[Entry]) -> list[Video]:
-    """The rows as they stood before what ``since`` corrected."""
-    found = {video.video_id: video for video in videos}
-    for entry in reversed(since):
-        if entry.event in CORRECTED and entry.subject in found:
-            was = {column: before for column, (before, _) in entry.data["changes"].items()}
-            found[entry.subject] = replace(found[entry.subject], **was)
-    return list(found.values())

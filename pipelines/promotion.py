@@ -142,6 +142,7 @@ def approve(workspace: Workspace, version: str, *, by: str, reason: str, evidenc
     looked at, where the caller knows it. Safe to repeat: what a kill left half done is finished first.
     """
     _require_words(by=by, reason=reason)
+    versioning.require_kept_lines(workspace)
     policy = params.load(workspace.params).promote
     store = registry.connect(workspace)
     found = find(store, version)
@@ -176,6 +177,7 @@ def rollback(workspace: Workspace, *, reason: str, to: str | None = None, by: st
     user = acting_user(workspace)
     person = {"by": by.strip() or user["os_user"], "reason": reason.strip()} | user
     _require_words(**{name: str(person[name]) for name in ("by", "reason")})
+    versioning.require_kept_lines(workspace)
     store = registry.connect(workspace)
     with alias_moves.held(workspace, store, actor="rollback") as aliases:
         champion = aliases.get("champion")

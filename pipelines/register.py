@@ -96,6 +96,7 @@ def promote(workspace: Workspace, params: Params, name: str, *, to_champion: boo
 
     ``champion`` moves only where the policy approves by itself, or where there is none yet.
     """
+    versioning.require_kept_lines(workspace)
     store = registry.connect(workspace)
     version = promotion.find(store, name)
     if not version.complete:

@@ -241,11 +241,12 @@ def require_kept_lines(workspace: Workspace) -> None:
     """The ledger only grows: what git holds of it still stands at its beginning."""
     committed = file_at(workspace, "HEAD", workspace.ledger.name) or b""
     content = workspace.ledger.read_bytes() if workspace.ledger.exists() else b""
-    if not content.startswith(committed):
+    if not content.startswith(committed[: committed.rfind(b"\n") + 1]):  # a torn last line is cut by the next event
         raise StageError(
             "ledger_changed",
             f"Lines of {workspace.ledger.name} that git holds were changed or taken away.",
-            f"Look at `git diff {workspace.ledger.name}`, and restore it with `git checkout {workspace.ledger.name}`.",
+            f"Look at `git diff {workspace.ledger.name}`: undo that change and keep the new lines at the end; where "
+            f"there are none, `git checkout {workspace.ledger.name}`.",
         )
 
 

@@ -19,11 +19,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipelines import cluster, ledger, manifest, prediction_log, progress, registry, versioning
+from pipelines import cluster, hand_edits, ledger, manifest, prediction_log, progress, registry, versioning
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
 from pipelines.evidence.commit import WorkingTree
-from pipelines.evidence.ledger_events import whole_ledger
+from pipelines.evidence.ledger_events import data_versions, whole_ledger
 from pipelines.evidence.withdrawals import Withdrawn
 from pipelines.intake import near_copy_check, quarantine
 from pipelines.registry import Registry
@@ -54,6 +54,7 @@ def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> For
 
     ``logs`` are folders of prediction logs that ``serve --log`` keeps elsewhere: the workspace does not know them.
     """
+    hand_edits.refuse(workspace, finishing=True)
     found = trace.run(workspace, "patient", patient)
     patient_id = found["id"]
     videos = {video["video_id"] for video in found["videos"]}
@@ -80,9 +81,13 @@ def _note(
     workspace: Workspace, patient_id: str, known: Withdrawn, videos: set[str], versions: list[str], purged: set[str]
 ) -> None:
     """Once; a call that finishes a killed one, or finds more, adds only what is new."""
-    if patient_id in known.patients and purged <= known.objects:
+    kept = [row for row in manifest.read_videos(workspace.manifest) if row.patient_id != patient_id]
+    version = manifest.version_of(kept, manifest.read_splits(workspace.splits))
+    is_told = version in data_versions(ledger.read(workspace.ledger))
+    if patient_id in known.patients and purged <= known.objects and is_told:
         return
-    data = {"videos": sorted(videos), "versions": versions, "purged": sorted(purged - known.objects)}
+    data: dict[str, Any] = {"videos": sorted(videos), "versions": versions, "purged": sorted(purged - known.objects)}
+    data["data_version"] = version
     ledger.append(workspace, actor="forget", event="withdrawn", subject=patient_id, data=data)
 
 

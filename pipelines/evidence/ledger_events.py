@@ -61,11 +61,13 @@ class TakenIn(Data):
 
 class Corrected(Data):
     changes: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = {}
+    data_version: str | None = None
 
 
 class Withdrew(Data):
     purged: list[str] = []
     versions: list[str] = []
+    data_version: str | None = None
 
 
 DATA: dict[str, type[Data]] = {
@@ -105,6 +107,18 @@ def whole_ledger(workspace: Workspace) -> list[Entry]:
 def registered(entries: Iterable[Entry], version: str) -> list[Entry]:
     """Events ``registered`` of a version; a sound ledger has one."""
     return [entry for entry in entries if entry.event == "registered" and entry.data.get("version") == version]
+
+
+def data_versions(entries: Iterable[Entry]) -> set[str]:
+    """Those that a writer of the tables noted."""
+    told = (entry.subject if entry.event == "taken_in" else entry.data.get("data_version") for entry in entries)
+    return {version for version in told if version}
+
+
+def tells_every_version(entries: Iterable[Entry]) -> bool:
+    """Does each writer name the version it left? Before 0.1.0 corrections and withdrawals did not."""
+    writers = [entry for entry in entries if entry.event in ("taken_in", "withdrawn", *CORRECTIONS)]
+    return bool(writers) and all(entry.event == "taken_in" or entry.data.get("data_version") for entry in writers)
 
 
 def faults(entry: Entry) -> Iterator[str]:

@@ -80,7 +80,7 @@ def check_places(
 
 
 def _missing(root: Path, wanted: Sequence[StoredObject]) -> tuple[list[str], list[Problem]]:
-    """Folders of inputs of which nothing is there, and the files that others lack."""
+    """Folders of inputs of which nothing is there, and files that others lack although they were fetched."""
     absent, lost = list[str](), list[Problem]()
     for folder in INPUTS:
         files = [stored for stored in wanted if stored.path.startswith(f"{folder}/")]
@@ -88,7 +88,7 @@ def _missing(root: Path, wanted: Sequence[StoredObject]) -> tuple[list[str], lis
         if gone and len(gone) == len(files):
             absent.append(folder)
             continue
-        for stored in gone:
+        for stored in (one for one in gone if (root / ".dvc" / "cache" / object_stores.place(one.md5)).is_file()):
             name = f"workspace: {stored.path} ({stored.md5})"
             lost.append(Problem(object=name, expected=_strongest(stored)[1], found="missing"))
     return absent, lost

@@ -6,6 +6,7 @@ A package keeps or drops frames by a recipe of its own, so the two may judge dif
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 import pandas as pd
 
@@ -27,7 +28,9 @@ def clause(policy: PromoteParams, challenger: Contestant, champion: Contestant, 
         note = "The champion judges no frame of a class that both know."
         return Clause(name="judged", verdict="refused", value=None, bound=allowed, note=note)
     silent = sorted(set(theirs.patient_id) - set(mine.patient_id))
-    left_out, where = max(_left_out(policy, theirs.merge(mine[frames.FRAME], how="left", indicator="seen")))
+    left_out, where = max(
+        _left_out(policy, theirs.merge(mine[frames.FRAME], how="left", indicator="seen")), key=itemgetter(0)
+    )
     note = f"It leaves out {left_out:.1%} of the frames that the champion judges{where}; {allowed:.1%} is allowed."
     if silent:
         told = ", ".join(silent[:3]) + (f" and {len(silent) - 3} more" if len(silent) > 3 else "")

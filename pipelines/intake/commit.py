@@ -13,7 +13,7 @@ from pipelines.manifest import Video
 
 
 def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> None:
-    """DVC first, then the tables with the manifest last, then one commit and the ledger."""
+    """DVC first, then the ledger, then the tables with the manifest last, then one commit of all."""
     workspace, book = batch.workspace, batch.book
     if book.new_videos or book.corrections:
         added = _new_splits(batch) if book.new_videos else {}
@@ -22,10 +22,10 @@ def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
         if book.new_videos or any("mask_sha256" in changes for changes in book.corrections.values()):
             versioning.track(workspace, "masks")
         write_json(workspace.marker, workspace.settings() | {"key_id": book.key.key_id})
-        manifest.write_splits(workspace.splits, book.splits | added)
-        manifest.write_provenance(workspace.provenance, book.provenance.values())
         version = manifest.version_of(book.videos.values(), book.splits | added)
         _note(batch, version, released or {})
+        manifest.write_splits(workspace.splits, book.splits | added)
+        manifest.write_provenance(workspace.provenance, book.provenance.values())
         manifest.write_videos(workspace.manifest, book.videos.values())
         what = [f"take in {len(book.new_videos)} videos"] if book.new_videos else []
         what += [f"correct {len(book.corrections)} videos"] if book.corrections else []
@@ -50,7 +50,7 @@ def _new_splits(batch: Batch) -> dict[str, str]:
 
 
 def _note(batch: Batch, version: str, released: dict[str, dict[str, str]]) -> None:
-    """Before the manifest names the videos: an intake killed in between is noted once, and not forgotten."""
+    """Before the tables are written: an intake killed in between is noted once, and tables nobody noted are edited."""
     book = batch.book
     events: list[tuple[str, str, dict[str, Any]]] = []
     if book.new_videos:
@@ -62,7 +62,13 @@ def _note(batch: Batch, version: str, released: dict[str, dict[str, str]]) -> No
     for video_id, data in sorted(released.items()):
         events.append(("released", video_id, dict(data)))
     for video_id, changes in sorted(book.corrections.items()):
-        events.append(("relabelled" if "label" in changes else "corrected", video_id, {"changes": changes}))
+        events.append(
+            (
+                "relabelled" if "label" in changes else "corrected",
+                video_id,
+                {"changes": changes, "data_version": version},
+            )
+        )
     last = {(entry.event, entry.subject): entry.data for entry in ledger.read(batch.workspace.ledger)}
     for event, subject, data in events:
         if last.get((event, subject)) != data:

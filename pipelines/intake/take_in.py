@@ -44,7 +44,7 @@ def run(
     ``update`` corrects label, domain and site of known videos and adds a mask they lack; ``stop`` is asked before
     each video.
     """
-    hand_edits.refuse(workspace)
+    hand_edits.refuse(workspace, finishing=True)
     batch = Batch.open(workspace, sources.of(place), str(place), update=update)
     found = incoming.read(batch.source, batch.params.intake.labels)
     batch.report.errors += found.errors
@@ -79,6 +79,7 @@ def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
 
     What is left of a patient who withdrew is deleted instead.
     """
+    hand_edits.refuse(workspace, finishing=True)
     record = quarantine.find(workspace, prefix)
     batch = Batch.open(workspace, sources.LocalFolder(workspace.quarantine))
     if record.row.get("patient_id") in batch.book.withdrawn:

@@ -114,10 +114,8 @@ class Rotation:
         if self.active is not None and number == self.active.version:
             self._failed = None
             concern = await asyncio.to_thread(self.source.concern, number)
-            if concern:
-                self._trouble(concern)
-            elif self.active is not None:  # it may have ended meanwhile
-                self._mended()
+            if self.active is not None:  # else it ended meanwhile
+                self._trouble(concern) if concern else self._mended()
             return
         if self._failed and self._failed.version == number and time.monotonic() < self._failed.retry_at:
             return
