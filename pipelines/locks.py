@@ -136,6 +136,7 @@ def _sweep(workspace: Workspace) -> None:
         workspace.mask_frames,
         workspace.videos,
         workspace.masks,
+        workspace.quarantine,
     ):
         remove_temporaries(folder)
     for folder in (workspace.train_table.parent, workspace.weights.parent, workspace.reports):

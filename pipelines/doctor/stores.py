@@ -95,20 +95,37 @@ def _analytics(workspace: Workspace) -> Finding:
 
 def _cache(workspace: Workspace) -> Finding:
     """Whether each object of the last commit is there, not what is in it: an audit hashes."""
-    name, root = "DVC cache", workspace.root / ".dvc" / "cache"
+    name = "DVC cache"
     try:
-        here = head(workspace).commit
-        wanted = {stored.md5 for stored in here.objects} - withdrawals.of(entries_of(workspace)).objects
-        lost = sum(not (root / place(md5)).is_file() for md5 in wanted)
+        lost = _not_cached(workspace)
     except DAMAGE as error:
         return Finding(name, False, str(error), "Mend what is named, or ask `lclsc audit HEAD` for all of it.")
-    found = f"{lost} objects of the last commit missing" if lost else "holds every object of the last commit"
 
     def mend() -> str:
         versioning.dvc(workspace, "fetch")
-        return "fetched from the remotes"
+        left = sum(_not_cached(workspace).values())
+        return f"fetched; {left} are in no remote" if left else "fetched from the remotes"
 
+    told = " and ".join(f"{count} objects of {remote}" for remote, count in lost.items())
+    found = f"{told} missing" if lost else "holds what was fetched of the last commit"
     return Finding(name, not lost, found, "Run `lclsc doctor --repair`, or `dvc fetch`.", mend)
+
+
+def _not_cached(workspace: Workspace) -> dict[str, int]:
+    """Remote -> objects of the last commit that are not here; of a remote nothing of which is here none is missed.
+
+    A clone need not have the right to the identified videos.
+    """
+    root, gone = workspace.root / ".dvc" / "cache", withdrawals.of(entries_of(workspace)).objects
+    wanted: dict[str, dict[str, bool]] = {}
+    for stored in head(workspace).commit.objects:
+        if stored.md5 not in gone:
+            wanted.setdefault(stored.remote, {})[stored.md5] = (root / place(stored.md5)).is_file()
+    return {
+        remote: lost
+        for remote, here in sorted(wanted.items())
+        if any(here.values()) and (lost := [*here.values()].count(False))
+    }
 
 
 def _remotes(workspace: Workspace) -> Iterator[Finding]:

@@ -165,7 +165,9 @@ def test_an_object_of_the_last_commit_that_the_cache_lacks_is_told_and_fetched(w
     lost = workspace.root / ".dvc" / "cache" / object_stores.place(md5_bytes(b"a clip"))
     lost.unlink()
     found = finding(workspace, "DVC cache")
-    assert (found.ok, found.found) == (False, "1 objects of the last commit missing")
+    assert (found.ok, found.found) == (False, "1 objects of identified missing")
     assert found.mend is not None
-    found.mend()
+    assert found.mend() == "fetched from the remotes"
     assert finding(workspace, "DVC cache").ok
+    shutil.rmtree(workspace.root / ".dvc" / "cache" / "files")
+    assert finding(workspace, "DVC cache").ok, "a clone need not fetch what it may not see"

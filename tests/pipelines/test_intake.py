@@ -360,7 +360,8 @@ def test_a_mask_that_comes_later_is_reported_and_added_only_when_asked(
     assert video.mask_sha256 == sha256_file(workspace.masks / f"{video_id}.tif")
     last = ledger.read(workspace.ledger)[-1]
     assert (last.event, last.subject) == ("corrected", video_id)
-    assert last.data == {"changes": {"mask_sha256": ["", video.mask_sha256]}}
+    version = manifest.data_version(workspace.manifest, workspace.splits)
+    assert last.data == {"changes": {"mask_sha256": ["", video.mask_sha256]}, "data_version": version}
     assert versioning.git(workspace, "status", "--porcelain") == ""
     assert "masks" in versioning.git(workspace, "show", "--stat", "HEAD")
     for take in (_take_in, _take_in_with_updates):

@@ -576,7 +576,7 @@ def test_a_workspace_with_one_class_and_no_champion_has_a_page(tmp_path: Path) -
     page = build_page(gather(workspace, registration=REGISTRATION, gate=gate))
     text = " ".join(Outline(page).text)
     assert "Gate undecided" in text
-    assert "No champion yet" in text
+    assert "There is no other champion" in text
     assert "No frames were drawn" in text
 
 

@@ -148,7 +148,8 @@ def test_gc_refuses_a_ledger_that_cannot_be_read(older: Workspace) -> None:
 def test_gc_refuses_a_damaged_ledger_of_a_branch(older: Workspace) -> None:
     whole = older.ledger.read_bytes()
     older.ledger.write_bytes(b"<<<<<<< HEAD\n" + whole)
-    sha = commit(older)
+    versioning.git(older, "commit", "--quiet", "--all", "--message", "As a merge tool left it")
+    sha = versioning.head(older)
     older.ledger.write_bytes(whole)
     assert sha[:12] in refused(older, "ledger_damaged", remotes=False).cause
 
