@@ -23,7 +23,7 @@ def refuse(workspace: Workspace, *, finishing: bool = False) -> None:
     edited = versioning.changed_files(workspace, TABLES)
     if not edited or _version(workspace) in _told(workspace):
         return
-    if _is_half_written(workspace):
+    if "manifest.csv" not in edited and _has_only_new_splits(workspace):
         if finishing:
             return
         raise StageError("intake_unfinished", "An intake was killed half way.", "Run the same `lclsc intake` again.")
@@ -52,10 +52,8 @@ def _version(workspace: Workspace) -> str | None:
         return None
 
 
-def _is_half_written(workspace: Workspace) -> bool:
-    """Intake writes splits of new patients first: the manifest is still the committed one, and none has moved."""
-    if "manifest.csv" in versioning.changed_files(workspace, TABLES):
-        return False
+def _has_only_new_splits(workspace: Workspace) -> bool:
+    """No committed split has moved: intake writes those of new patients first, and the manifest behind them."""
     committed = manifest.parse_splits((versioning.file_at(workspace, "HEAD", "splits.csv") or b"").decode())
     try:
         return committed.items() <= manifest.read_splits(workspace.splits).items()

@@ -113,6 +113,11 @@ def place(md5: str) -> str:
     return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
+def is_cached(workspace: Workspace, md5: str) -> bool:
+    """Does a file of that name lie in the cache? What is in it is another question."""
+    return (workspace.root / ".dvc" / "cache" / place(md5)).is_file()
+
+
 def cache(workspace: Workspace) -> ObjectStore:
     return _folder(CACHE, workspace.root / ".dvc" / "cache")
 

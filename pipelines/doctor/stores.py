@@ -15,7 +15,7 @@ from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import head
 from pipelines.evidence.check import DAMAGE
 from pipelines.evidence.ledger_events import entries_of
-from pipelines.object_stores import place
+from pipelines.object_stores import is_cached
 from pipelines.workspace import Workspace
 
 
@@ -116,11 +116,11 @@ def _not_cached(workspace: Workspace) -> dict[str, int]:
 
     A clone need not have the right to the identified videos.
     """
-    root, gone = workspace.root / ".dvc" / "cache", withdrawals.of(entries_of(workspace)).objects
+    gone = withdrawals.of(entries_of(workspace)).objects
     wanted: dict[str, dict[str, bool]] = {}
     for stored in head(workspace).commit.objects:
         if stored.md5 not in gone:
-            wanted.setdefault(stored.remote, {})[stored.md5] = (root / place(stored.md5)).is_file()
+            wanted.setdefault(stored.remote, {})[stored.md5] = is_cached(workspace, stored.md5)
     return {
         remote: lost
         for remote, here in sorted(wanted.items())

@@ -15,6 +15,7 @@ from pipelines import object_stores
 from pipelines.evidence.check import Check, Problem, checked, unless_moving
 from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.object_stores import ObjectStore, StoreUnreachableError
+from pipelines.workspace import Workspace
 
 Thing = TypeVar("Thing")
 INPUTS = ("videos", "masks")
@@ -73,22 +74,22 @@ def check_places(
     there = [stored for stored in chosen if (root / stored.path).is_file()]
     with ThreadPoolExecutor(READERS) as pool:
         found = [problem for problem in pool.map(partial(_look_at_file, root), there) if problem is not None]
-    absent, lost = _missing(root, [stored for stored in wanted if (stored.path, stored.md5) in now])
+    absent, lost = _missing(commit.workspace, [stored for stored in wanted if (stored.path, stored.md5) in now])
     of = f"{len(there)} files" + (f"; {' and '.join(absent)} not checked out" if absent else "")
     yield from checked("objects_in_place", of, unless_moving([*found, *lost], moving))
     advance(len(sample.of(commit.objects)))
 
 
-def _missing(root: Path, wanted: Sequence[StoredObject]) -> tuple[list[str], list[Problem]]:
+def _missing(workspace: Workspace, wanted: Sequence[StoredObject]) -> tuple[list[str], list[Problem]]:
     """Folders of inputs of which nothing is there, and files that others lack although they were fetched."""
     absent, lost = list[str](), list[Problem]()
     for folder in INPUTS:
         files = [stored for stored in wanted if stored.path.startswith(f"{folder}/")]
-        gone = [stored for stored in files if not (root / stored.path).is_file()]
+        gone = [stored for stored in files if not (workspace.root / stored.path).is_file()]
         if gone and len(gone) == len(files):
             absent.append(folder)
             continue
-        for stored in (one for one in gone if (root / ".dvc" / "cache" / object_stores.place(one.md5)).is_file()):
+        for stored in (one for one in gone if object_stores.is_cached(workspace, one.md5)):
             name = f"workspace: {stored.path} ({stored.md5})"
             lost.append(Problem(object=name, expected=_strongest(stored)[1], found="missing"))
     return absent, lost
