@@ -151,22 +151,29 @@ def package_findings(package: Path, registered: list[Any]) -> Iterator[str]:
 
 
 def record_findings(record: Any, package: Path) -> Iterator[str]:
-    try:
-        splits = {split: entry["sha256"] for split, entry in record["data"]["splits"].items()}
-        claims = (
-            ("data.root_sha256", record["data"]["root_sha256"], sha256(canonical(splits))),
-            ("weights_sha256", record["weights_sha256"], weights_sha256(package)),
-            ("package_sha256", record["package_sha256"], tree_sha256(package)),
-            ("source_tar_sha256", record["source_tar_sha256"], sha256((package / "source.tar").read_bytes())),
-            *training_video_claims(splits, package),
-        )
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
-        yield f"cannot be checked: {type(error).__name__} {error}"
-        return
+    """Where what the record claims cannot be read, the list of files still names the damaged one."""
+    told = set()
+    for findings in (claim_findings, file_findings):
+        try:
+            found = list(findings(record, package))
+        except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
+            found = [f"cannot be checked: {type(error).__name__} {error}"]
+        yield from (finding for finding in found if finding not in told)
+        told.update(found)
+
+
+def claim_findings(record: Any, package: Path) -> Iterator[str]:
+    splits = {split: entry["sha256"] for split, entry in record["data"]["splits"].items()}
+    claims = (
+        ("data.root_sha256", record["data"]["root_sha256"], sha256(canonical(splits))),
+        ("weights_sha256", record["weights_sha256"], weights_sha256(package)),
+        ("package_sha256", record["package_sha256"], tree_sha256(package)),
+        ("source_tar_sha256", record["source_tar_sha256"], sha256((package / "source.tar").read_bytes())),
+        *training_video_claims(splits, package),
+    )
     for name, expected, found in claims:
         if expected != found:
             yield f"{name} is {found}, the lineage record says {expected}"
-    yield from file_findings(record["package_sha256"], package)
 
 
 def weights_sha256(package: Path) -> str:
@@ -200,12 +207,12 @@ def hashed_files(package: Path) -> dict[str, str]:
     return files
 
 
-def file_findings(package_sha256: str, package: Path) -> Iterator[str]:
+def file_findings(record: Any, package: Path) -> Iterator[str]:
     """Files that are not those of SHA256SUMS; or this list itself, where a true one would make the recorded tree.
 
     The first packages have no such list: nothing speaks for their MLmodel.
     """
-    files = hashed_files(package)
+    files, package_sha256 = hashed_files(package), record["package_sha256"]
     if SUMS not in files:
         if tree_of(files) != package_sha256:
             yield f"{SUMS} is missing"

@@ -169,11 +169,13 @@ def test_one_flipped_bit_anywhere_is_found(sound: Path, tmp_path: Path, seed: in
     assert findings(folder), victim.name
 
 
-@pytest.mark.parametrize("name", ["MLmodel", "SHA256SUMS", "code/lclsc/model.py", "requirements.txt"])
+@pytest.mark.parametrize(
+    "name", ["MLmodel", "SHA256SUMS", "code/lclsc/model.py", "requirements.txt", "source.tar", "training_videos.json"]
+)
 def test_the_file_of_a_package_that_was_changed_is_named(sound: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(sound, tmp_path / "copy"))
     path = folder / "package" / name
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-3])
     named = [finding for finding in findings(folder) if finding.startswith(f"package: {name} ")]
     assert len(named) == 1
     path.rename(path.with_name("elsewhere"))
