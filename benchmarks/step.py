@@ -115,7 +115,7 @@ def with_saliency(model: LCLSC, image: Tensor, inside: Tensor) -> Tensor:
     """The class of each image and where it was seen, at the image's size."""
     scores = model(image, inside)
     best_B = scores.similarity_BK.argmax(1)
-    map_Bhw, _ = saliency(scores.class_map_BKhw[torch.arange(len(best_B)), best_B], scores.fov_Bhw)
+    map_Bhw, _ = saliency(scores.class_map_of(best_B), scores.fov_Bhw)
     return interpolate(map_Bhw[:, None], size=image.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -7,7 +7,7 @@ Values cross ranks as whole shards and are added in shard order, so the bits do 
 ``gathered_label_contrast``: the same gradient but for the order of addition.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -63,33 +63,52 @@ class World:
             dist.all_reduce(total)
         return total
 
-    def sum_gradients(self, local: Sequence[Tensor], reduction: Reduction) -> Tensor:
-        """The sum of all shards' flat gradients, on every rank; see the two functions it chooses from."""
+    def sum_gradients(self, local: Iterable[Sequence[Tensor]], into: Sequence[Tensor], reduction: Reduction) -> None:
+        """Add the gradients of all shards, one tensor a parameter, to the zeros in ``into``, on every rank."""
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction {reduction!r} is unknown: choose one of {get_args(Reduction)}")
-        return self.ordered_gradient_sum(local) if reduction == "ordered" else self.ddp_gradient_sum(local)
+        if reduction == "ordered":
+            self._add_in_order(local, into)
+        else:
+            self._add_here_then_everywhere(local, into)
 
-    def ordered_gradient_sum(self, local: Sequence[Tensor]) -> Tensor:
-        """Added in the order of shards 0..S-1: the same bits for any W that divides S. Costs S broadcasts."""
-        total = torch.zeros_like(local[0])
-        for shard in range(len(local) * self.size):
-            total += self._from_owner(shard, local)
-        return total
+    def _add_in_order(self, local: Iterable[Sequence[Tensor]], into: Sequence[Tensor]) -> None:
+        """Shards 0..S-1 one after the other, from rank to rank: the same bits for any W that divides S.
 
-    def _from_owner(self, shard: int, local: Sequence[Tensor]) -> Tensor:
-        owner, index = divmod(shard, len(local))
-        if self.size == 1:
-            return local[index]
-        sent = local[index].contiguous() if owner == self.rank else torch.empty_like(local[0])
-        dist.broadcast(sent, src=owner)
-        return sent
-
-    def ddp_gradient_sum(self, local: Sequence[Tensor]) -> Tensor:
-        """Added on each rank, then all-reduced as a sum (no mean): faster, but the bits depend on W."""
-        total = torch.stack(list(local)).sum(0)
+        W - 1 messages and one broadcast, each as large as the network.
+        """
+        if self.rank > 0:
+            local = list(local)  # computed while the ranks before are at theirs
+            _receive(into, lambda flat: dist.recv(flat, src=self.rank - 1))
+        _add(local, into)
+        if self.rank + 1 < self.size:
+            dist.send(_flat(into), dst=self.rank + 1)
         if self.size > 1:
-            dist.all_reduce(total)
-        return total
+            _receive(into, lambda flat: dist.broadcast(flat, src=self.size - 1))
+
+    def _add_here_then_everywhere(self, local: Iterable[Sequence[Tensor]], into: Sequence[Tensor]) -> None:
+        """Added on each rank, then all-reduced as a sum (no mean): less waiting, but the bits depend on W."""
+        _add(local, into)
+        if self.size > 1:
+            _receive(into, dist.all_reduce)
+
+
+def _add(shards: Iterable[Sequence[Tensor]], into: Sequence[Tensor]) -> None:
+    for shard in shards:
+        for total, part in zip(into, shard, strict=True):
+            total += part
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _receive(into: Sequence[Tensor], fill: Callable[[Tensor], object]) -> None:
+    """Let ``fill`` change all of ``into`` at once, as one vector."""
+    flat = _flat(into)
+    fill(flat)
+    for tensor, part in zip(into, torch.split(flat, [tensor.numel() for tensor in into]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 def gathered_label_contrast(

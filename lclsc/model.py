@@ -42,6 +42,10 @@ class Scores:
     fov_Bhw: Tensor
     __repr__ = shape_repr
 
+    def class_map_of(self, class_B: Tensor) -> Tensor:
+        """The map (B, h, w) of one class an image."""
+        return self.class_map_BKhw.take_along_dim(class_B[:, None, None, None], 1).squeeze(1)
+
 
 class DenseHead(nn.Module):
     """1x1 convolution, GroupNorm, ReLU, 1x1 convolution without bias; (B,C,h,w) to (B,D,h,w).

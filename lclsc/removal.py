@@ -77,6 +77,7 @@ def _harmonic(image: Tensor, inside: Tensor, removed: Tensor) -> Tensor:
     mean = torch.where(lonely, _total(image) / _total(inside).clamp_min(1.0), mean)
     guess = image * kept + mean * removed
     residual = (_neighbour_sum(guess) - weight_sum * guess) * removed
+    residual = residual.where(~lonely, 0.0)  # already even, and what rounding leaves of it has no solution
     step, power = residual, _total(residual.square())
     enough = power * TOLERANCE**2
     for _ in range(MAX_ITERATIONS):

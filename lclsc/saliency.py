@@ -15,7 +15,8 @@ def class_map(dense_BDhw: Tensor, vectors_KD: Tensor, norm_B: Tensor) -> Tensor:
 
     The norm is detached: the gradient of a pure cosine sums to zero over space and would say nothing.
     """
-    scores_BKhw = torch.einsum("bdhw,kd->bkhw", dense_BDhw, vectors_KD)
+    batch, _, height, width = dense_BDhw.shape
+    scores_BKhw = (vectors_KD @ dense_BDhw.flatten(2)).reshape(batch, -1, height, width)
     return scores_BKhw / norm_B.detach()[:, None, None, None]
 
 
@@ -29,7 +30,7 @@ def saliency(class_map_Bhw: Tensor, fov_Bhw: Tensor) -> tuple[Tensor, Tensor]:
 
     Without positive evidence S is 0 everywhere; such a sample is to be left out of the saliency losses.
     """
-    evidence_Bhw = class_map_Bhw.relu() * fov_Bhw.to(class_map_Bhw.dtype)
+    evidence_Bhw = class_map_Bhw.relu() * fov_Bhw
     peak_B = evidence_Bhw.amax((1, 2))
     has_evidence_B = peak_B > MIN_PEAK
     scale_B = peak_B.where(has_evidence_B, torch.inf)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lclsc.consistency import consistency
 from lclsc.distributed import Reduction, World
@@ -99,11 +100,12 @@ def train_step(
     weight = settings.saliency_weight(step, total_steps)
     weights = (weight / max(numbers[1], 1), weight * settings.beta / max(numbers[3], 1))
     slices = z_gradient_ND.chunk(logical_shards)
-    gradients = [
-        _flat_gradient(model, forward, slices[shard], weights)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = (
+        _gradient(parameters, forward, slices[shard], weights)
         for shard, forward in zip(world.local_shards(logical_shards), forwards, strict=True)
-    ]
-    _leave_gradient(model, world.sum_gradients(gradients, reduction))
+    )
+    world.sum_gradients(gradients, _zeroed(parameters), reduction)
     return StepResult(
         losses={"lcl": lcl, "sc": sc, "tk": tk, "total": lcl + weight * (sc + settings.beta * tk)},
         counts={"lcl": anchors, "sc": int(numbers[1]), "tk": int(numbers[3])},
@@ -200,25 +202,22 @@ def _contrast(model: LCLSC, z_ND: Tensor, labels_N: Tensor, settings: ObjectiveS
     return float(loss.detach()), int(count), gradient_ND
 
 
-def _flat_gradient(model: LCLSC, forward: _Forward, z_gradient_ND: Tensor, weights: tuple[float, float]) -> Tensor:
-    """One shard's gradient of the objective, as one vector. Weight 0 skips the saliency backward."""
+def _gradient(
+    parameters: Sequence[Parameter], forward: _Forward, z_gradient_ND: Tensor, weights: tuple[float, float]
+) -> tuple[Tensor, ...]:
+    """One shard's gradient of the objective. Weight 0 skips the saliency backward."""
     outputs, seeds = [forward.z_ND], [z_gradient_ND]
     for part, weight in zip((forward.sc_sum, forward.tk_sum), weights, strict=True):
         if weight > 0:
             outputs.append(part)
             seeds.append(torch.full_like(part, weight))
-    parameters = _trainable(model)
-    gradients = torch.autograd.grad(outputs, parameters, seeds, allow_unused=True)
-    dense = (torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True))
-    return torch.cat([gradient.flatten() for gradient in dense])
+    return torch.autograd.grad(outputs, parameters, seeds, allow_unused=True, materialize_grads=True)
 
 
-def _leave_gradient(model: LCLSC, flat: Tensor) -> None:
-    parameters = _trainable(model)
-    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.reshape(parameter.shape).clone()
-
-
-def _trainable(model: LCLSC) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _zeroed(parameters: Sequence[Parameter]) -> list[Tensor]:
+    """Their ``.grad``, at 0, in the memory of the step before: a network of fresh pages costs as much as a sum."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.zero_()
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

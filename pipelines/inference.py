@@ -82,7 +82,7 @@ class Classifier:
         similarity_NK = scores.similarity_BK
         best_N = similarity_NK.argmax(1)
         rows = torch.arange(len(best_N))
-        saliency_Nhw, _ = lclsc.saliency(scores.class_map_BKhw[rows, best_N], scores.fov_Bhw)
+        saliency_Nhw, _ = lclsc.saliency(scores.class_map_of(best_N), scores.fov_Bhw)
         reject = self.card["reject"]
         return Prediction(
             probabilities_NK=lclsc.probabilities(similarity_NK, self.card["temperature"]).numpy(),

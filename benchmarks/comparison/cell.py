@@ -146,8 +146,7 @@ def _batches(samples: Samples, chosen: NDArray[np.int64]) -> Iterator[tuple[Tens
 
 def _map(scores: lclsc.Scores, class_B: Tensor, inside_B1SS: Tensor) -> Tensor:
     """The saliency of one class an image at the image's size, (B, S, S)."""
-    rows = torch.arange(len(class_B))
-    small_Bhw, _ = lclsc.saliency(scores.class_map_BKhw[rows, class_B], scores.fov_Bhw)
+    small_Bhw, _ = lclsc.saliency(scores.class_map_of(class_B), scores.fov_Bhw)
     size = inside_B1SS.shape[-2:]
     large = torch.nn.functional.interpolate(small_Bhw[:, None], size=size, mode="bilinear", align_corners=False)
     return (large.clamp(0, 1) * inside_B1SS)[:, 0]

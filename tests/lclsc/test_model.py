@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from lclsc import LCLSC, build_encoder
+from lclsc.centred_conv import CentredConv2d
 from lclsc.model import cells_inside, standardise
 
 
@@ -28,6 +30,17 @@ def test_the_class_map_is_complete_through_the_whole_model(model):
     mean = (scores.class_map_BKhw * inside).sum((2, 3)) / inside.sum((2, 3))
     torch.testing.assert_close(mean[:, :2], scores.similarity_BK[:, :2], rtol=0, atol=1e-5)
     assert (scores.similarity_BK[:, 2] == -torch.inf).all()
+    for image, seen in enumerate([1, 0, 1, 2]):
+        one = scores.class_map_of(torch.tensor([1, 0, 1, 2]))[image]
+        assert torch.equal(one, scores.class_map_BKhw[image, seen])
+
+
+def test_centred_filters_have_the_gradient_of_their_formula():
+    layer, image = CentredConv2d(2, 3, 3).double(), torch.rand(1, 2, 5, 5).double()
+    ours = torch.autograd.grad(layer(image).square().sum(), layer.weight)
+    plain = layer.weight - layer.weight.mean((1, 2, 3), keepdim=True)
+    theirs = torch.autograd.grad(conv2d(image, plain, layer.bias).square().sum(), layer.weight)
+    torch.testing.assert_close(ours, theirs)
 
 
 @torch.no_grad()
