@@ -1,7 +1,8 @@
 """Time per training step on one and two workers: the pipeline under Ray Train beside plain torchrun with DDP.
 
 All of them take the same batches of the same frames through the same losses. They live side by side and take
-turns; whoever does not measure is stopped by signal, Ray's own processes included.
+turns; whoever does not measure is stopped by signal, Ray's own processes included. A turn is long enough that what
+Ray catches up on after a stop is little beside it.
 """
 
 import json
@@ -106,7 +107,7 @@ def torchrun_group(name: str, kind: str, workers: int) -> Group:
 
 
 def race(report: Report, options: Options, workers: int) -> None:
-    case = {"workers": workers, "steps": options.pick(4, quick=1)}
+    case = {"workers": workers, "steps": options.pick(16, quick=1)}
     with contest(
         ray_group(RAY, "ddp", workers),
         ray_group(RAY_ORDERED, "ordered", workers),
