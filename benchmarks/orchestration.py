@@ -1,8 +1,9 @@
 """Orchestration: what a retrain with nothing to do costs, and what the flow adds to a bare ``dvc repro``.
 
 The same micro workspace (15 one-second clips, 2 epochs) under ``lclsc retrain``, bare DVC, a plain Prefect flow and a
-Dagster job with one task a stage. Only ours also looks for a version of these inputs in the registry, judges and
-registers one, and pushes: that is in its time. Every contestant has a workspace of its own and keeps its history.
+Dagster job with one task a stage; a first build of the latter two also pushes, and registers by a plain MLflow script.
+Only ours judges what it registers, and with nothing to do still looks for a version of these inputs in the registry:
+that is in its time. Every contestant has a workspace of its own and keeps its history.
 
     seconds         of the wall clock, from the shell
     cpu_seconds     of the command and all its children, which a busy machine changes less
@@ -25,6 +26,7 @@ from micro import MICRO
 from peers.serve import Numbers
 
 HERE = Path(__file__).resolve().parent
+REGISTRATION = HERE / "peers" / "plain_registration.py"
 LCLSC = Path(sys.executable).with_name("lclsc")
 HOUR = 3600.0
 
@@ -79,7 +81,7 @@ def _build(report: Report, place: Path, fresh: Path, options: Options) -> None:
     def measure(name: str) -> Numbers:
         root = copy(fresh, place / f"build {name}")
         try:
-            return _timed(name=name, root=root)
+            return _timed(name=name, root=root, registration=(REGISTRATION,))
         finally:
             shutil.rmtree(root)
 
@@ -100,25 +102,25 @@ def _build(report: Report, place: Path, fresh: Path, options: Options) -> None:
             report.claim(at_least(name, race.ratio(peer, "lclsc retrain", key), 1, "x"))
 
 
-def _timed(*, name: str, root: Path, **_: object) -> Numbers:
-    command = _command(name, root)
+def _timed(*, name: str, root: Path, registration: tuple[Path, ...] = (), **_: object) -> Numbers:
+    command = _command(name, root, registration)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     _call(command, root)
     took, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"seconds": took, "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def _command(name: str, root: Path) -> list[object]:
+def _command(name: str, root: Path, registration: tuple[Path, ...]) -> list[object]:
     match name:
         case "lclsc retrain":
             return [LCLSC, "retrain", "--json", "--workspace", root]
         case "dvc repro":
             return [sys.executable, "-m", "dvc", "repro"]
         case "plain Prefect":
-            return [sys.executable, HERE / "peers" / "orchestration_prefect.py", root, sys.executable]
+            return [sys.executable, HERE / "peers" / "orchestration_prefect.py", root, sys.executable, *registration]
         case _:
             python = interpreter("orchestration")
-            return [python, HERE / "peers" / "orchestration_dagster.py", root, sys.executable]
+            return [python, HERE / "peers" / "orchestration_dagster.py", root, sys.executable, *registration]
 
 
 def _call(command: list[object], root: Path) -> None:

@@ -1,6 +1,6 @@
 """The line as a Dagster job: one op a stage, each ``dvc repro --single-item``; history in DAGSTER_HOME.
 
-python orchestration_dagster.py WORKSPACE PYTHON
+python orchestration_dagster.py WORKSPACE PYTHON [REGISTRATION]     the last also pushes and registers
 """
 
 import subprocess
@@ -8,11 +8,15 @@ import sys
 
 from dagster import DagsterInstance, In, Nothing, RetryPolicy, job, op
 
-WORKSPACE, PYTHON = sys.argv[1:]
+WORKSPACE, PYTHON, *REGISTRATION = sys.argv[1:]
 
 
 def run(name):
-    subprocess.run([PYTHON, "-m", "dvc", "repro", "--single-item", name], cwd=WORKSPACE, check=True)
+    python("-m", "dvc", "repro", "--single-item", name)
+
+
+def python(*arguments):
+    subprocess.run([PYTHON, *arguments], cwd=WORKSPACE, check=True)
 
 
 @op(retry_policy=RetryPolicy(max_retries=2, delay=5))
@@ -30,9 +34,21 @@ def evaluate() -> None:
     run("evaluate")
 
 
+@op(ins={"start": In(Nothing)}, retry_policy=RetryPolicy(max_retries=2, delay=5))
+def push() -> None:
+    python("-m", "dvc", "push")
+
+
+@op(ins={"start": In(Nothing)}, retry_policy=RetryPolicy(max_retries=2, delay=5))
+def register() -> None:
+    python(*REGISTRATION, WORKSPACE)
+
+
 @job
 def line():
-    evaluate(start=train(start=extract()))
+    built = evaluate(start=train(start=extract()))
+    if REGISTRATION:
+        register(start=push(start=built))
 
 
 if __name__ == "__main__":
