@@ -22,7 +22,7 @@ from pipelines import checkpoint, cluster, frames, keys, mapped, progress, stage
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.files import digest, read_json, sha256_file, write_bytes, write_json
 from pipelines.params import Params
-from pipelines.training import Job, Samples, train_worker
+from pipelines.training import TELL_SECONDS, Job, Samples, train_worker
 from pipelines.workspace import Workspace, private_folder
 
 SPLITS = ("train", "validation")
@@ -139,7 +139,7 @@ def _show(channel: Any, tracker: progress.Tracker, stop: threading.Event) -> Non
     import ray
 
     while True:
-        last = stop.wait(0.5)
+        last = stop.wait(TELL_SECONDS)
         for step, total, note, metrics in ray.get(channel.take.remote()):
             tracker.retitle(total, "steps")
             tracker.update(step, note, metrics)

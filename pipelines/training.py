@@ -27,6 +27,7 @@ from pipelines.inference import BATCH, as_tensor, build_model
 from pipelines.params import TrainParams
 
 CENTRED_STEPS = 4  # batches whose mean embedding is turned to zero before the first step
+TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,6 +121,7 @@ class Trainer:
         self.restarts = 0
         self.checkpoint_seconds = job.checkpoint_seconds
         self.last_checkpoint = time.monotonic()
+        self._told = -math.inf
 
     @property
     def steps_per_epoch(self) -> int:
@@ -270,8 +272,10 @@ class Trainer:
         return images, torch.from_numpy(samples.fov_NSS[wanted])[:, None].to(self.device)
 
     def _tell(self, loss: float, metrics: Mapping[str, float] | None = None) -> None:
-        """Progress for the driver; fire and forget, from one rank."""
-        if self.world.rank == 0 and self.channel is not None:
+        """Progress for the driver; fire and forget, from one rank, and no more often than anybody looks."""
+        is_due = metrics or time.monotonic() >= self._told + TELL_SECONDS
+        if self.world.rank == 0 and self.channel is not None and is_due:
+            self._told = time.monotonic()
             note = f"epoch {min(self.epoch + 1, self.params.epochs)}/{self.params.epochs}  loss {loss:.3f}"
             if self.history:
                 note += f"  val F1 {self.history[-1]['validation_macro_f1']:.3f}"
