@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from flows import console, notices
 from flows.options import open_workspace
 from pipelines import promotion
-from pipelines.errors import LclscError
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -40,7 +39,7 @@ def approve(workspace: Path, decision: Decision) -> dict[str, Any]:
         outcome = promotion.approve(
             place, decision.version, by=decision.by, reason=decision.reason, evidence=decision.evidence or None
         )
-    except LclscError as error:
+    except Exception as error:
         notices.of_failure("approve", error, place.root.name)
         raise
     said = f"version {outcome.version} is champion" + (f", before: version {outcome.before}" if outcome.before else "")

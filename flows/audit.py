@@ -27,7 +27,8 @@ def audit(workspace: Path, targets: list[str] | None = None, deep: bool = False,
     from pipelines.evidence.object_checks import Sample
 
     place = open_workspace(workspace)
-    report = stage.run(place, targets or [], deep=deep, sample=Sample(), record=record).as_json()
+    with notices.of_trouble("audit", place):
+        report = stage.run(place, targets or [], deep=deep, sample=Sample(), record=record).as_json()
     bad = [check for check in report["checks"] if check["verdict"] != "pass"]
     if bad:
         create_table_artifact(key="audit-findings", table=bad, description="What the audit found")

@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from flows import console
-from pipelines import locks
+from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
 from pipelines.files import write_bytes, write_json
 from pipelines.stage import die_with_parent
@@ -36,8 +36,12 @@ from pipelines.workspace import Workspace, private_folder
 
 START_SECONDS = 180.0
 GRACE_SECONDS = 15.0
-HISTORY = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
-"""A listing a minute is half a million runs a year: Prefect removes those older than its retention period, 90 days."""
+SERVER = {
+    # A listing a minute is half a million runs a year: those older than Prefect's retention period, 90 days, go.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    # In memory, the slot of a run that a killed service left behind would stay taken for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 
 
 def run(workspace: Workspace, *, drop: Path | None, port: int) -> None:
@@ -113,7 +117,7 @@ def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
     with (home / "server.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            env=HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
+            env=SERVER | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -141,8 +145,7 @@ def _tell_others(home: Path, port: int, password: str, pid: int) -> None:
     path.touch(mode=0o600)
     write_bytes(path, profile.encode())
     path.chmod(0o600)
-    started = psutil.Process(pid).create_time()
-    write_json(home / "server.json", {"url": url, "pid": pid, "started": f"{started:.2f}"})
+    write_json(home / "server.json", {"url": url, "pid": pid, "started": processes.start_of(pid)})
 
 
 def _say_where(workspace: Workspace, home: Path, port: int) -> None:

@@ -12,7 +12,9 @@ from prefect.logging import get_run_logger
 
 from flows import console, notices
 from flows.options import open_workspace
+from pipelines import manifest
 from pipelines.errors import WrongUseError
+from pipelines.files import read_json, write_json
 from pipelines.intake import drop_folder
 from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
@@ -34,22 +36,33 @@ def intake(workspace: Path, drop: Path | None = None, settle_seconds: float = 30
             "Set `drop` of the deployment intake in prefect.yaml, or start with `lclsc serve --flows --drop DIR`.",
         )
     place = open_workspace(workspace)
-    timing = Timing(settle=settle_seconds)
-    visits = list(drop_folder.watch(place, place.root / drop, timing, once=True, wait=lambda _: False))
+    with notices.of_trouble("intake", place):
+        visits = list(
+            drop_folder.watch(place, place.root / drop, Timing(settle=settle_seconds), once=True, wait=lambda _: False)
+        )
+        announce_news(place)
     report = summary(visits)
     said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in report.items() if count)
     get_run_logger().info("intake: %s", said or "nothing new")
     if said:
         console.say_served(f"intake   {said}")
-    if report["taken"] or report["corrected"]:
-        announce(place)
-    _notify(place, report)
+    _notify(place, report, visits)
     return {"schema": "intake-pass/1"} | report
 
 
-def announce(workspace: Workspace) -> None:
-    """Say that the data version changed; who waits for it is written in prefect.yaml."""
+def announce_news(workspace: Workspace) -> None:
+    """Say that the data version changed, however it did; who waits for it is written in prefect.yaml.
+
+    What was said is noted behind the saying: a pass that is killed in between says it again, and a retrain that
+    has nothing to do costs one status check.
+    """
+    if not manifest.read_videos(workspace.manifest):
+        return
+    version, path = manifest.data_version(workspace.manifest, workspace.splits), workspace.state / "announced.json"
+    if path.exists() and read_json(path) == version:
+        return
     emit_event(DATA_CHANGED, resource={"prefect.resource.id": f"lclsc.workspace.{workspace.root.name}"})
+    write_json(path, version)
 
 
 def summary(visits: list[Visit]) -> dict[str, int]:
@@ -66,9 +79,9 @@ def summary(visits: list[Visit]) -> dict[str, int]:
     return dict(sorted(states.items())) | rows
 
 
-def _notify(workspace: Workspace, report: dict[str, int]) -> None:
-    wrong = {name: report.get(name, 0) for name in ("failed_batches", "set_aside", "row_errors")}
-    if any(wrong.values()):
-        said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in wrong.items() if count)
+def _notify(workspace: Workspace, report: dict[str, int], visits: list[Visit]) -> None:
+    said = [f"{report[name]} {name.replace('_', ' ')}" for name in ("set_aside", "row_errors") if report[name]]
+    said += [f"a batch is {visit.state}: {visit.why}" for visit in visits if visit.alarm]
+    if said:
         where = "`lclsc intake --quarantine` lists what was set aside."
-        notices.send("intake", "not everything was taken in", f"{workspace.root.name}: {said}. {where}")
+        notices.send("intake", "not everything was taken in", f"{workspace.root.name}: {'; '.join(said)}. {where}")

@@ -22,7 +22,8 @@ DRIFT_FOUND = "lclsc.drift.found"
 def monitor(workspace: Path, source: stage.Source = "served", against: stage.Against = "own") -> dict[str, Any]:
     """One look. Drift is no failure of the run: the notice, the artifact and the ledger say it."""
     place = open_workspace(workspace)
-    report = stage.run(place, source=source, against=against)
+    with notices.of_trouble("monitor", place):
+        report = stage.run(place, source=source, against=against)
     get_run_logger().info("monitor: %s; %d cases against %d", report.status, report.cases, report.reference_cases)
     notices.of_drift(report.as_json(), place.root.name)
     if report.alarms:

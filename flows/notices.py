@@ -7,14 +7,21 @@ workspace, and no log line shows more of one than its scheme.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.errors import LclscError
+from pipelines.errors import OF_THE_DISK, LclscError
+from pipelines.files import read_json, write_json
+from pipelines.workspace import Workspace
 
 Kind = Literal["registered", "waiting", "approved", "refused", "failed", "drift", "audit", "intake"]
+
+DAY = 24 * 3600.0
 
 log = logging.getLogger("lclsc.notices")
 
@@ -29,8 +36,11 @@ def send(kind: Kind, title: str, body: str) -> bool:
 
 
 def of_retrain(report: dict[str, Any], workspace: str) -> None:
-    """What a retrain has to say; nothing when it had nothing to do."""
-    if report["status"] == "up_to_date":
+    """What a retrain has to say; nothing when it had nothing to do.
+
+    One that finishes what a killed one began, or evaluates a version anew, built nothing and has judged all the same.
+    """
+    if "gate" not in report:
         return
     version, aliases = report["version"], report["aliases"]
     f1 = report["metrics"].get("macro_f1")
@@ -52,9 +62,36 @@ def of_drift(report: dict[str, Any], workspace: str) -> None:
         send("drift", f"version {report['version']}: drift", f"{workspace}: {said}. See `lclsc monitor`.")
 
 
+@contextlib.contextmanager
+def of_trouble(what: str, workspace: Workspace) -> Iterator[None]:
+    """Tell of a failure inside; the same one at most once a day, because some flows run every minute."""
+    told = workspace.state / "told" / f"{what}.json"
+    try:
+        yield
+    except Exception as error:
+        trouble = error.code if isinstance(error, LclscError) else type(error).__name__
+        if not _is_told(told, trouble):
+            of_failure(what, error, workspace.root.name)
+            with contextlib.suppress(OSError):  # on a full disk people are told more often
+                write_json(told, trouble)
+        raise
+    told.unlink(missing_ok=True)
+
+
+def _is_told(path: Path, trouble: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return read_json(path) == trouble and time.time() - path.stat().st_mtime < DAY
+    return False
+
+
 def of_failure(what: str, error: Exception, workspace: str) -> None:
     """Why a run ended; an error of our own names no patient, another one only its kind."""
-    said = f"{error.cause} {error.remedy}" if isinstance(error, LclscError) else type(error).__name__
+    if isinstance(error, LclscError):
+        said = f"{error.cause} {error.remedy}"
+    elif isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        said = f"{error.strerror}. {OF_THE_DISK[error.errno][1]}"
+    else:
+        said = type(error).__name__
     send("failed", f"{what} failed", f"{workspace}: {said}")
 
 

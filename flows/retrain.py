@@ -47,7 +47,8 @@ def retrain(
         with timeout(None if limit_hours is None else limit_hours * 3600), locks.one_writer(place):
             report = _bring_up_to_date(place, reason, hand_edits)
     except Exception as raised:
-        error = _out_of_time(limit_hours) if isinstance(raised, TimeoutError) else raised
+        is_late = limit_hours is not None and isinstance(raised, TimeoutError)
+        error = _out_of_time(limit_hours) if is_late else raised
         notices.of_failure("retrain", error, place.root.name)
         console.say_served(f"retrain  failed: {error}")
         raise error from None
@@ -74,7 +75,7 @@ def _build(place: Workspace, plan: planning.Plan, reason: str) -> dict[str, Any]
     try:
         stages = _run_stages(place, plan, run_id)
         result = register_challenger(place, store(place))
-    except LclscError:
+    except Exception:
         register.fail_run(place, run_id)
         raise
     report = result | {"schema": "retrain/1", "stages": stages, "error": None}

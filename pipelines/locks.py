@@ -19,29 +19,25 @@ from pathlib import Path
 
 import psutil
 
-from pipelines import dead_locks
+from pipelines import dead_locks, processes
 from pipelines.errors import OutsideSystemError
 from pipelines.files import remove_temporaries
 from pipelines.workspace import Workspace, private_folder
 
 OWNER = "LCLSC_OWNER"
-"""Environment of every child of a run: ``<pid>:<start time>:<workspace>``. It survives kill -9 of the owner."""
+"""Environment of every child of a run: ``<pid>:<start>:<workspace>``. It survives kill -9 of the owner."""
 
 ORPHAN_GRACE_SECONDS = 20.0
 
 
 def this_process(workspace: Workspace) -> str:
-    process = psutil.Process()
-    return f"{process.pid}:{process.create_time():.2f}:{workspace.root}"
+    return f"{os.getpid()}:{processes.start_of(os.getpid())}:{workspace.root}"
 
 
 def owner_is_alive(owner: str) -> bool:
-    """The start time tells the owner from a later process with the same id."""
+    """The start tells the owner from a later process with the same id."""
     pid, started, _ = owner.split(":", 2)
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
-    except psutil.NoSuchProcess:
-        return False
+    return processes.start_of(int(pid)) == started
 
 
 def runs_under_an_owner(workspace: Workspace) -> bool:
@@ -119,7 +115,10 @@ def holder(workspace: Workspace) -> dict[str, object] | None:
 
 def _is_orphan(process: psutil.Process, workspace: Workspace) -> bool:
     owner = _mark(process)
-    return owner.endswith(f":{workspace.root}") and not owner_is_alive(owner) and process.pid != os.getpid()
+    if not owner.endswith(f":{workspace.root}") or process.pid == os.getpid():
+        return False
+    is_from_here = f":{processes.boot()}/" in owner  # else a worker of another machine's run, with the same path there
+    return is_from_here and not owner_is_alive(owner)
 
 
 def _mark(process: psutil.Process) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
-
+from pipelines import processes
 from pipelines.files import read_json
 from pipelines.workspace import Workspace, private_folder
 
@@ -37,6 +36,7 @@ QUIET = {
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     # The command line shows progress and errors itself; all lines are in the run's log on Prefect's page.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "lclsc.notices",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -66,9 +66,9 @@ def _use_running_server(home: Path) -> None:
     """Where ``lclsc serve --flows`` runs, its Prefect server is the one for every command."""
     try:
         server = read_json(home / "server.json")
-        alive = f"{psutil.Process(server['pid']).create_time():.2f}" == server["started"]
+        alive = processes.start_of(server["pid"]) == server["started"]
         password = (home / "auth").read_text().strip()
-    except (OSError, ValueError, KeyError, psutil.Error):
+    except (OSError, ValueError, KeyError):
         return
     if alive and "PREFECT_API_URL" not in os.environ:
         os.environ["PREFECT_API_URL"] = str(server["url"])

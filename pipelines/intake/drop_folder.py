@@ -21,7 +21,7 @@ from pipelines.errors import LclscError, VideoError, WrongUseError
 from pipelines.files import CHUNK_BYTES, digest, read_json, write_json
 from pipelines.intake import incoming, take_in
 from pipelines.intake.batch import IntakeReport
-from pipelines.intake.incoming import MANIFEST, IncomingVideo
+from pipelines.intake.incoming import MANIFEST, IncomingVideo, ManifestError
 from pipelines.intake.sources import LocalFolder
 from pipelines.video.frame_folder import RATE_FILE
 from pipelines.workspace import Workspace
@@ -30,14 +30,21 @@ MISSING, WITHOUT_RATE = "missing", "without rate"
 """What a file, and a folder of frames, may look like beside its size and time or the code of what is wrong with it."""
 
 
+ENDED = ("taken", "failed")
+"""States in which a batch is left alone until it changes."""
+OVERDUE_SECONDS = 3600.0
+"""After which somebody is told that a batch still waits, or is still refused."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """What is remembered of one batch."""
 
     looks: str  # digest of names, sizes and times: the same looks, the same batch
     since: float  # Unix time at which it was first seen to look so
-    state: str  # waiting, taken, failed
+    state: str  # waiting, busy, taken, failed
     why: str = ""  # in words, without names
+    told: bool = False  # were people called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,7 @@ class Visit:
     state: str  # waiting, taken, failed, busy
     why: str
     report: IntakeReport | None = None
+    alarm: bool = False  # somebody has to look; said once of what a batch looks like
 
     def as_json(self) -> dict[str, Any]:
         report = self.report.as_json() if self.report else None
@@ -97,45 +105,56 @@ def _batches(folder: Path) -> list[Path]:
 def _told(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
     """A visit, whatever happens in it: the batches after this one have their turn, and this one is tried again."""
     try:
-        return _visit(workspace, batch, notes, timing, stop)
+        visit = _visit(workspace, batch, notes, timing, stop)
     except OSError as error:
         why = f"A file could not be read or written ({error.strerror or type(error).__name__})."
-        return Visit(batch=batch.name, state="busy", why=why)
+        visit = Visit(batch=batch.name, state="busy", why=why)
     except Exception as error:  # nobody foresaw it; its text may hold a name
         last = traceback.extract_tb(error.__traceback__)[-1]
         why = f"The batch could not be taken in ({type(error).__name__} in {Path(last.filename).name}:{last.lineno})."
-        return Visit(batch=batch.name, state="failed", why=why)
+        visit = Visit(batch=batch.name, state="failed", why=why)
+    return visit if visit is None or visit.state == "taken" else _alarmed(visit, notes)
+
+
+def _alarmed(visit: Visit, notes: _Notes) -> Visit:
+    """Call people once: at once about what failed, after an hour about what is still not taken in."""
+    note = notes.get(visit.batch) or Note(looks="", since=time.time(), state="busy")
+    is_due = visit.state == "failed" or time.time() - note.since > OVERDUE_SECONDS
+    alarm = is_due and not note.told
+    notes.put(visit.batch, replace(note, told=note.told or alarm))
+    return replace(visit, alarm=alarm)
 
 
 def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
     """Take a batch in when it is complete; None for one that was dealt with and has not changed since."""
     before = notes.get(batch.name)
     looks, rows, why = _look(batch)
-    changed = before is None or before.looks != looks
-    if before is not None and not changed and before.state != "waiting":
+    now = time.time()
+    if before is None or before.looks != looks:
+        note, changed = Note(looks=looks, since=now, state="waiting"), True
+    elif before.state in ENDED:
         return None
-    since = time.time() if before is None or changed else before.since
-    settled = time.time() - since >= timing.settle
-    if not why and not settled and not (changed and _checksums_hold(batch, rows)):
+    else:
+        note, changed = replace(before, since=min(before.since, now)), False  # the clock may have been set back
+    if not why and now - note.since < timing.settle and not (changed and _checksums_hold(batch, rows)):
         why = "files may still be changing"
     if why:
-        notes.put(batch.name, Note(looks=looks, since=since, state="waiting", why=why))
+        notes.put(batch.name, replace(note, state="waiting", why=why))
         return Visit(batch=batch.name, state="waiting", why=why)
-    return _taken(workspace, batch, notes, Note(looks=looks, since=since, state="taken"), stop)
+    return _taken(workspace, batch, notes, note, stop)
 
 
 def _taken(workspace: Workspace, batch: Path, notes: _Notes, note: Note, stop: Callable[[], bool]) -> Visit:
-    """A manifest that is wrong is not tried again until it changes; what may pass by itself is."""
+    """A manifest that is wrong is not tried again until it changes; what lies with the workspace is."""
     try:
         with locks.one_writer(workspace):
             report = take_in.run(workspace, batch, stop=stop)
-    except WrongUseError as error:
-        notes.put(batch.name, replace(note, state="failed", why=error.code))
-        return Visit(batch=batch.name, state="failed", why=f"{error.cause} {error.remedy}")
     except LclscError as error:
-        return Visit(batch=batch.name, state="busy", why=f"{error.cause} {error.remedy}")
+        state = "failed" if isinstance(error, ManifestError) else "busy"
+        notes.put(batch.name, replace(note, state=state, why=error.code))
+        return Visit(batch=batch.name, state=state, why=f"{error.cause} {error.remedy}")
     if not report.stopped:
-        notes.put(batch.name, note)
+        notes.put(batch.name, replace(note, state="taken", why=""))
     return Visit(batch=batch.name, state="taken", why="", report=report)
 
 

@@ -32,6 +32,10 @@ TEXT_LENGTHS = {"patient_id": 256, "site": 64, "consent": 256}
 MAX_MANIFEST_BYTES = 64 << 20
 
 
+class ManifestError(WrongUseError):
+    """The manifest of a batch is wrong, and stays so until somebody edits it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class IncomingVideo:
     """One good row. ``raw_patient_id`` never leaves intake. Empty cells stay empty: they claim nothing."""
@@ -120,7 +124,7 @@ def read(source: Source, allowed_labels: Collection[str]) -> Incoming:
     found.errors += _take_out_repeated(found.rows)
     if not (found.rows or found.errors or found.aside):
         cause = f"{MANIFEST} of {source.name} has a header and no rows."
-        raise WrongUseError("manifest_empty", cause, "Give every video a row.")
+        raise ManifestError("manifest_empty", cause, "Give every video a row.")
     return found
 
 
@@ -173,13 +177,14 @@ def _text(source: Source) -> str:
             "Write a draft of it with `lclsc intake SRC --template`.",
         ) from None
     except VideoError as error:  # a link, a pipe, a file that is still being written
-        raise WrongUseError(error.code, f"{MANIFEST} of {source.name}: {error.cause}", error.remedy) from None
+        kind = WrongUseError if error.code == "still_written" else ManifestError
+        raise kind(error.code, f"{MANIFEST} of {source.name}: {error.cause}", error.remedy) from None
     if len(content) > MAX_MANIFEST_BYTES:
-        raise WrongUseError("manifest_too_large", f"{MANIFEST} is larger than 64 MiB.", "Send it in parts.")
+        raise ManifestError("manifest_too_large", f"{MANIFEST} is larger than 64 MiB.", "Send it in parts.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise WrongUseError("manifest_encoding", f"{MANIFEST} is not UTF-8 text.", "Save it as CSV, UTF-8.") from None
+        raise ManifestError("manifest_encoding", f"{MANIFEST} is not UTF-8 text.", "Save it as CSV, UTF-8.") from None
 
 
 def _rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -192,7 +197,7 @@ def _rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
             values = {name: (value or "").strip() for name, value in cells.items()}
             yield reader.line_num, values | ({"path": ""} if surplus else {})
     except csv.Error as error:
-        raise WrongUseError(
+        raise ManifestError(
             "manifest_syntax", f"{MANIFEST}, line {reader.line_num}: {error}.", "Save it as CSV, UTF-8."
         ) from None
 
@@ -208,7 +213,7 @@ def _require_columns(columns: list[str]) -> None:
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if lacking or unknown or repeated:
-        raise WrongUseError(
+        raise ManifestError(
             "manifest_columns",
             f"{MANIFEST}: missing columns {lacking}, unknown columns {unknown[:20]}, repeated columns {repeated}.",
             f"Required: {', '.join(REQUIRED)}. Optional: {', '.join(OPTIONAL)}.",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import http.server
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import notices
 from pipelines.errors import StageError
+from pipelines.workspace import Workspace
 
 REPORT: dict[str, Any] = {"version": "7", "aliases": [], "metrics": {"macro_f1": 0.91}}
 
@@ -57,12 +62,13 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     ("status", "aliases", "title"),
     [
         ("registered", ["challenger"], "lclsc: version 7 waits for approval"),
+        ("up_to_date", ["challenger"], "lclsc: version 7 waits for approval"),  # what a killed retrain began
         ("registered", ["champion"], "lclsc: version 7 is registered"),
         ("refused", [], "lclsc: version 7 is refused"),
     ],
 )
 def test_what_became_of_a_retrain_is_told(receiver: Receiver, status: str, aliases: list[str], title: str) -> None:
-    notices.of_retrain(REPORT | {"status": status, "aliases": aliases}, "clinic")
+    notices.of_retrain(REPORT | {"status": status, "aliases": aliases, "gate": {}}, "clinic")
     (got,) = receiver.got
     assert got["title"] == title
     assert "clinic" in got["message"]
@@ -78,6 +84,28 @@ def test_a_failure_tells_its_remedy_and_a_foreign_error_only_its_kind(receiver: 
     notices.of_failure("retrain", StageError("x", "Disk full.", "Free some."), "clinic")
     notices.of_failure("retrain", RuntimeError("Erika Mustermann"), "clinic")
     assert [got["message"] for got in receiver.got] == ["clinic: Disk full. Free some.", "clinic: RuntimeError"]
+
+
+def test_a_full_disk_is_told_with_its_remedy_and_without_names(receiver: Receiver) -> None:
+    notices.of_failure("intake", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "Erika.mp4"), "clinic")
+    (got,) = receiver.got
+    assert "Free some space" in got["message"]
+    assert "Erika" not in got["message"]
+
+
+def test_trouble_that_stays_is_told_once_a_day(receiver: Receiver, tmp_path: Path) -> None:
+    def run(error: Exception | None) -> None:
+        with contextlib.suppress(StageError), notices.of_trouble("intake", Workspace(tmp_path)):
+            if error:
+                raise error
+
+    full, away = StageError("disk", "Full.", "Free some."), StageError("share", "Away.", "Mount it.")
+    for error in (full, full, away, None, away, away):
+        run(error)
+    assert [got["message"].split()[1] for got in receiver.got] == ["Full.", "Away.", "Away."]
+    os.utime(tmp_path / ".state" / "told" / "intake.json", (0, 0))
+    run(away)
+    assert len(receiver.got) == 4
 
 
 def test_an_address_that_cannot_be_reached_stops_nothing_and_is_not_shown(

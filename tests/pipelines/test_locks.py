@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import locks
+from pipelines import locks, processes
 from pipelines.errors import OutsideSystemError
 from pipelines.workspace import Workspace
 
@@ -94,9 +94,19 @@ def test_a_run_sweeps_half_written_files(workspace: Workspace) -> None:
 
 
 def test_a_reused_process_id_is_not_taken_for_the_owner() -> None:
-    mine = psutil.Process()
-    assert locks.owner_is_alive(f"{mine.pid}:{mine.create_time():.2f}:/w")
-    assert not locks.owner_is_alive(f"{mine.pid}:{mine.create_time() - 100:.2f}:/w")
+    boot, ticks = str(processes.start_of(os.getpid())).split("/")
+    assert locks.owner_is_alive(f"{os.getpid()}:{boot}/{ticks}:/w")
+    assert not locks.owner_is_alive(f"{os.getpid()}:{boot}/{int(ticks) - 1}:/w")
+    assert not locks.owner_is_alive(f"{os.getpid()}:{boot[::-1]}/{ticks}:/w")
+
+
+def test_a_worker_of_another_machine_is_nobodys_orphan(workspace: Workspace) -> None:
+    """A cluster's node may hold a workspace at the same path as the machine whose training it serves."""
+    elsewhere = f"1:00000000-0000-0000-0000-000000000000/7:{workspace.root}"
+    with subprocess.Popen(["sleep", "600"], env=os.environ | {locks.OWNER: elsewhere}) as worker:
+        assert locks.orphans(workspace) == []
+        assert [process.pid for process in locks.members(workspace)] == [worker.pid]
+        worker.kill()
 
 
 def test_the_lock_is_free_again_afterwards(workspace: Workspace) -> None:
