@@ -182,6 +182,40 @@ def test_a_bad_batch_is_said_once_and_stops_nobody(
     assert _pass(workspace, drop)["april"].state == "waiting"
 
 
+def test_a_workspace_that_is_broken_for_a_while_costs_no_batch(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path]
+) -> None:
+    """An upgrade that lacks a parameter, a half-edited file: the batch is good, and goes in afterwards."""
+    make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", "a.mp4,P,glioma,")
+    sound = workspace.params.read_text()
+    workspace.params.write_text(sound.replace("extract:", "extarct:"))
+    assert _pass(workspace, drop)["march"].state == "busy"
+    workspace.params.write_text(sound)
+    assert _pass(workspace, drop)["march"].state == "taken"
+
+
+def test_people_are_called_once_about_what_failed_and_what_waits_for_an_hour(
+    workspace: Workspace, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _batch(drop / "march", "not-there.mp4,P,glioma,")
+    (drop / "april").mkdir()
+    (drop / "april" / "manifest.csv").write_bytes(b"\xff\xfe")
+    visits = _pass(workspace, drop)
+    assert {name: (visit.state, visit.alarm) for name, visit in visits.items()} == {
+        "april": ("failed", True),
+        "march": ("waiting", False),
+    }
+    monkeypatch.setattr(drop_folder, "OVERDUE_SECONDS", 0.0)
+    assert _pass(workspace, drop)["march"].alarm
+    assert not _pass(workspace, drop)["march"].alarm
+    with monkeypatch.context() as broken:
+        broken.setattr(take_in, "run", lambda *_, **__: 1 / 0)
+        _batch(drop / "may", "a.mp4,P,glioma,")
+        (drop / "may" / "a.mp4").touch()
+        assert [_pass(workspace, drop)["may"].alarm for _ in range(2)] == [True, False]
+
+
 def _pass_elsewhere(workspace: Workspace, drop: Path) -> list[dict[str, str]]:
     command = [*_command(workspace, drop), "--once", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
