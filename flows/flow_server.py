@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 
@@ -53,8 +54,8 @@ def run(workspace: Workspace, *, drop: Path | None, port: int) -> None:
     signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
     family: list[psutil.Process] = []
     try:
-        with locks.marked(workspace), _server(workspace, port):
-            _run_flows(workspace, drop, family)
+        with locks.marked(workspace), _server(workspace, port) as is_ours:
+            _run_flows(workspace, drop, family, lost=_end_lost_runs() if is_ours else set())
     except KeyboardInterrupt:
         console.err.print("stopping")
     finally:
@@ -69,11 +70,11 @@ def _stop(*_: Any) -> None:
 
 
 @contextlib.contextmanager
-def _server(workspace: Workspace, port: int) -> Iterator[None]:
-    """The user's server where ``PREFECT_API_URL`` names one, else our own on loopback."""
+def _server(workspace: Workspace, port: int) -> Iterator[bool]:
+    """The user's server where ``PREFECT_API_URL`` names one, else our own on loopback; whether it is our own."""
     if os.environ.get("PREFECT_API_URL"):
         console.out.print(f"Prefect: {os.environ['PREFECT_API_URL']}")
-        yield
+        yield False
         return
     _require_free(port)
     home = private_folder(Path(os.environ["PREFECT_HOME"]))
@@ -85,7 +86,7 @@ def _server(workspace: Workspace, port: int) -> Iterator[None]:
         _wait_until_ready(process, port, home)
         _tell_others(home, port, password, process.pid)
         _say_where(workspace, home, port)
-        yield
+        yield True
     finally:
         (home / "server.json").unlink(missing_ok=True)
         _end(process)
@@ -169,18 +170,55 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- its flows -------------------------------------------------------------------------------------
 
 
-def _run_flows(workspace: Workspace, drop: Path | None, family: list[psutil.Process]) -> None:
-    """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start."""
+def _end_lost_runs() -> set[UUID]:
+    """Deployments whose run a killed service left behind: it runs no more, and gives its slot back.
+
+    On our own server nobody but the service before this one can have run them.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas import filters, objects
+    from prefect.states import Crashed
+
+    states = filters.FlowRunFilterStateType(
+        any_=[objects.StateType.PENDING, objects.StateType.RUNNING, objects.StateType.CANCELLING]
+    )
+    begun = filters.FlowRunFilter(
+        state=filters.FlowRunFilterState(type=states),
+        deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
+    )
+    lost = set()
+    with get_client(sync_client=True) as client:
+        while runs := client.read_flow_runs(flow_run_filter=begun):
+            for run in runs:
+                client.set_flow_run_state(run.id, Crashed(message="The service that ran it was killed."), force=True)
+                lost.add(run.deployment_id)
+    return lost
+
+
+def _run_flows(workspace: Workspace, drop: Path | None, family: list[psutil.Process], *, lost: set[UUID]) -> None:
+    """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start.
+
+    A retrain among the ``lost`` is asked for again: it goes on where it was.
+    """
     os.environ["LCLSC_SERVING"] = "1"
     from flows import deployments
 
     built = deployments.build(workspace, drop)
     runner = _runner(workspace)
     for deployment in built:
-        runner.add_deployment(deployment)
+        number = runner.add_deployment(deployment)
+        if number in lost and deployment.name == "retrain":
+            _ask_for(number)
     for deployment in built:
         console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
     asyncio.run(_until_told(runner, family))
+
+
+def _ask_for(deployment: UUID) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        client.create_flow_run_from_deployment(deployment, parameters={"reason": "goes on after a lost run"})
 
 
 def _runner(workspace: Workspace) -> Any:
@@ -205,6 +243,8 @@ async def _until_told(runner: Any, family: list[psutil.Process]) -> None:
     stops: list[asyncio.Future[None]] = []
 
     def stop() -> None:
+        if stops:
+            return  # a second signal changes nothing: the runs are being ended
         family.extend(_descendants())
         stops.append(asyncio.ensure_future(runner.astop()))
 

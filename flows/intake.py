@@ -81,6 +81,11 @@ def summary(visits: list[Visit]) -> dict[str, int]:
 
 def _notify(workspace: Workspace, report: dict[str, int], visits: list[Visit]) -> None:
     said = [f"{report[name]} {name.replace('_', ' ')}" for name in ("set_aside", "row_errors") if report[name]]
+    said += [
+        f"nothing is copied to the remotes yet: {visit.report.not_pushed}"
+        for visit in visits
+        if visit.report and visit.report.not_pushed
+    ]
     said += [f"a batch is {visit.state}: {visit.why}" for visit in visits if visit.alarm]
     if said:
         where = "`lclsc intake --quarantine` lists what was set aside."

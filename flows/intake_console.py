@@ -30,6 +30,10 @@ def show(report: IntakeReport) -> None:
     }
     shown = [f"{what}: [bold]{count}[/]" for what, count in counts.items() if count or what != "corrected"]
     console.out.print("   ".join([*shown, f"data version [bold]{report.data_version}[/]"]))
+    if report.not_pushed:
+        console.out.print(
+            f"[yellow]Not copied to the remotes yet[/]: {plain(report.not_pushed)} The next retrain does it."
+        )
     if report.stopped:
         console.out.print("Stopped before the end of the batch; run it again to go on.")
     if report.patients:

@@ -37,14 +37,17 @@ def retrain(
     reason: str = "manual",
     hand_edits: Literal["commit", "refuse"] = "commit",
     limit_hours: float | None = None,
+    wait_seconds: float = 2.0,
 ) -> dict[str, Any]:
     """Bring ``workspace`` up to date; returns the ``retrain/1`` report.
 
     ``hand_edits``: what to do about a params.yaml or dvc.yaml that was changed and not committed.
+    ``wait_seconds``: for another writer of the workspace, such as an intake, to end.
     """
     place = open_workspace(workspace)
     try:
-        with timeout(None if limit_hours is None else limit_hours * 3600), locks.one_writer(place):
+        limit = timeout(None if limit_hours is None else limit_hours * 3600)
+        with limit, locks.one_writer(place, wait_seconds=wait_seconds):
             report = _bring_up_to_date(place, reason, hand_edits)
     except Exception as raised:
         is_late = limit_hours is not None and isinstance(raised, TimeoutError)

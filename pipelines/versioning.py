@@ -419,6 +419,25 @@ def push_inputs(workspace: Workspace) -> None:
     dvc(workspace, "push", "videos.dvc", "masks.dvc")
 
 
+def share_inputs(workspace: Workspace) -> None:
+    """Push inputs and commits that are nowhere but here, before a long training: whoever pushes meanwhile must see
+    them, and they are the only copy. Costs a question to git where there are none.
+    """
+    remote = git_remote(workspace)
+    if remote is None:
+        return
+    upstream = _upstream(workspace, remote)
+    if upstream is None or not _is_ancestor(workspace, "HEAD", upstream):
+        push_inputs(workspace)
+        push_commits(workspace)
+
+
+def keeps_copies_elsewhere(workspace: Workspace) -> bool:
+    """Does a remote, of git or of DVC, lie outside the workspace?"""
+    addresses = [remote_address(workspace, name) or "" for name in remotes(workspace)]
+    return git_remote(workspace) is not None or any("://" in one or Path(one).is_absolute() for one in addresses)
+
+
 def missing_objects(workspace: Workspace) -> list[str]:
     """``<remote>:<oid>`` of every object of the current version that its remote does not hold."""
     from dvc.repo import Repo

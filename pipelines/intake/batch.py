@@ -37,6 +37,7 @@ class IntakeReport:
     patients: dict[str, int] = field(default_factory=dict)
     data_version: str = ""
     stopped: bool = False
+    not_pushed: str = ""  # why what was taken in has no copy elsewhere yet
 
     def as_json(self) -> dict[str, Any]:
         changed = self.taken or self.corrected

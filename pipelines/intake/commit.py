@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipelines import ledger, manifest, params_file, split, versioning
+from pipelines.errors import LclscError
 from pipelines.files import write_json
 from pipelines.intake.batch import Batch
 from pipelines.manifest import Video
@@ -33,7 +34,19 @@ def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
         edited = versioning.open_edits(workspace)  # whoever is at it commits it
         own = [name for name in versioning.OWN_INPUTS if name not in edited]
         versioning.commit(workspace, (*own, "ledger.jsonl"), message)
+        _share(batch)
     batch.report.data_version = manifest.data_version(workspace.manifest, workspace.splits)
+
+
+def _share(batch: Batch) -> None:
+    """A second copy, before anybody clears the place that the batch came from. Intake is done without it."""
+    if not versioning.keeps_copies_elsewhere(batch.workspace):
+        return
+    try:
+        versioning.push_inputs(batch.workspace)
+        versioning.push_commits(batch.workspace)
+    except LclscError as error:
+        batch.report.not_pushed = error.cause
 
 
 def _new_splits(batch: Batch) -> dict[str, str]:
