@@ -22,9 +22,9 @@ stop() {
     [ -z "${server:-}" ] || { kill "$server" 2> /dev/null || true; wait "$server" || true; }
     stop_postgresql
 }
-start_postgresql mlflow mlflow_accounts
 trap stop EXIT
 trap 'exit 0' INT TERM
+start_postgresql mlflow mlflow_accounts
 
 cat > "$folder/accounts.ini" << END
 [mlflow]
@@ -39,6 +39,10 @@ MLFLOW_FLASK_SERVER_SECRET_KEY=$(cat "$folder/sessions")
 export MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY MLFLOW_AUTH_CONFIG_PATH=$folder/accounts.ini
 export MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
+# Of an older MLflow: migrated here, because the server refuses it. Back the database up before an upgrade.
+if [ "$(psql mlflow --tuples-only --no-align --command "SELECT to_regclass('alembic_version') IS NOT NULL")" = t ]; then
+    mlflow db upgrade "postgresql://$(dsn mlflow)" 2> "$folder/upgrade.log"
+fi
 mlflow server --app-name basic-auth --backend-store-uri "postgresql://$(dsn mlflow)" \
     --serve-artifacts --artifacts-destination "${MLFLOW_ARTIFACTS_DESTINATION:-$folder/artifacts}" \
     --host "${MLFLOW_HOST:-127.0.0.1}" --port "$port" --workers 2 &

@@ -25,7 +25,8 @@ start_postgresql() {
     [ "$me" = "$owner" ] || { chown "$owner" "$data"; chmod 711 "$folder"; }   # passed through, not looked into
     [ -e "$data/PG_VERSION" ] || "${as_owner[@]}" initdb --pgdata "$data" --username "$owner" --auth-local peer \
         --auth-host reject --encoding UTF8 --no-instructions > "$folder/initdb.log"
-    "${as_owner[@]}" pg_ctl --pgdata "$data" --log "$data/log" --silent --wait start \
+    "${as_owner[@]}" pg_ctl --pgdata "$data" --silent status > /dev/null ||     # it outlives a killed script
+        "${as_owner[@]}" pg_ctl --pgdata "$data" --log "$data/log" --silent --wait start \
         -o "-c listen_addresses='' -c unix_socket_directories='$data'" > "$folder/start.log"
     [ "$me" = "$owner" ] || [ "$("${as_owner[@]}" psql --host "$data" --no-psqlrc --tuples-only --no-align \
         --command "SELECT 1 FROM pg_roles WHERE rolname = '$me'" postgres)" = 1 ] ||
@@ -36,6 +37,6 @@ start_postgresql() {
     done
 }
 
-stop_postgresql() { "${as_owner[@]}" pg_ctl --pgdata "$data" --mode fast --silent stop; }
+stop_postgresql() { "${as_owner[@]}" pg_ctl --pgdata "$data" --mode fast --silent stop || true; }
 
 secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }

@@ -19,11 +19,13 @@ stop() {
     [ -z "${server:-}" ] || { kill "$server" 2> /dev/null || true; wait "$server" || true; }
     stop_postgresql
 }
-start_postgresql prefect
 trap stop EXIT
 trap 'exit 0' INT TERM
+start_postgresql prefect
 psql prefect --command "CREATE EXTENSION IF NOT EXISTS pg_trgm" 2> /dev/null
 
+# On disk: leases in memory would be lost with the server, and with them a running training or the slot of a dead one.
+export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 export PREFECT_HOME=$folder/prefect PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=true
 PREFECT_API_DATABASE_CONNECTION_URL="postgresql+asyncpg://$(dsn prefect)"
 PREFECT_SERVER_API_AUTH_STRING=$(cat "$folder/auth")

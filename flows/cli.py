@@ -238,7 +238,7 @@ def intake(
         return
     if watch:
         assert source is not None
-        raise typer.Exit(intake_console.watch(place, Path(source), poll=poll, settle=settle, once=once, json=json))
+        raise typer.Exit(intake_console.watch(place, source, poll=poll, settle=settle, once=once, json=json))
     with one_writer(place):
         if release is not None:
             if not reason:

@@ -14,6 +14,7 @@ from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from pipelines.errors import WrongUseError
+from pipelines.intake import sources
 from pipelines.workspace import Workspace, template_file
 
 
@@ -28,16 +29,16 @@ def read(workspace: Workspace) -> list[dict[str, Any]]:
         raise _wrong(f"cannot be read ({type(error).__name__})") from None
 
 
-def build(workspace: Workspace, drop: Path | None) -> list[RunnerDeployment]:
+def build(workspace: Workspace, drop: str | None) -> list[RunnerDeployment]:
     """One deployment an entry, for this workspace; ``drop`` takes the place of the file's own drop folder."""
     return [_deployment(workspace, entry, drop) for entry in read(workspace)]
 
 
-def _deployment(workspace: Workspace, entry: dict[str, Any], drop: Path | None) -> RunnerDeployment:
+def _deployment(workspace: Workspace, entry: dict[str, Any], drop: str | None) -> RunnerDeployment:
     parameters = entry["parameters"] | {"workspace": str(workspace.root)}
     waits = False
     if "drop" in parameters:
-        parameters["drop"] = str(drop.absolute()) if drop else parameters["drop"]
+        parameters["drop"] = _absolute(drop) if drop else parameters["drop"]
         waits = parameters["drop"] is None  # nothing to list: shown, and never run by the clock
     try:
         return load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False).to_deployment(  # type: ignore[return-value]
@@ -52,6 +53,10 @@ def _deployment(workspace: Workspace, entry: dict[str, Any], drop: Path | None) 
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _wrong(f"has a wrong deployment {entry.get('name')!r}: {error}") from None
+
+
+def _absolute(drop: str) -> str:
+    return drop if sources.is_address(drop) else str(Path(drop).absolute())
 
 
 def _schedule(entry: dict[str, Any]) -> Schedule:

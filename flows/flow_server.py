@@ -32,6 +32,7 @@ from flows import console
 from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
 from pipelines.files import write_bytes, write_json
+from pipelines.intake import sources
 from pipelines.stage import die_with_parent
 from pipelines.workspace import Workspace, private_folder
 
@@ -45,10 +46,10 @@ SERVER = {
 }
 
 
-def run(workspace: Workspace, *, drop: Path | None, port: int) -> None:
+def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C; nothing that was started outlives this call."""
-    if drop is not None and not drop.is_dir():
-        raise WrongUseError("no_drop_folder", f"{drop} is no folder.", "Name the folder that batches are put into.")
+    if drop is not None:
+        sources.of(drop)  # a misspelt path is told before anything starts
     with contextlib.suppress(LclscError):  # somebody else is at work: their own affair
         locks.end_orphans(workspace)
     signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
@@ -186,16 +187,16 @@ def _end_lost_runs() -> set[UUID]:
         state=filters.FlowRunFilterState(type=states),
         deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
     )
-    lost = set()
+    lost: set[UUID] = set()
     with get_client(sync_client=True) as client:
         while runs := client.read_flow_runs(flow_run_filter=begun):
             for run in runs:
                 client.set_flow_run_state(run.id, Crashed(message="The service that ran it was killed."), force=True)
-                lost.add(run.deployment_id)
+                lost |= {run.deployment_id} if run.deployment_id else set()
     return lost
 
 
-def _run_flows(workspace: Workspace, drop: Path | None, family: list[psutil.Process], *, lost: set[UUID]) -> None:
+def _run_flows(workspace: Workspace, drop: str | None, family: list[psutil.Process], *, lost: set[UUID]) -> None:
     """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start.
 
     A retrain among the ``lost`` is asked for again: it goes on where it was.

@@ -15,7 +15,7 @@ from flows.options import open_workspace
 from pipelines import manifest
 from pipelines.errors import WrongUseError
 from pipelines.files import read_json, write_json
-from pipelines.intake import drop_folder
+from pipelines.intake import drop_folder, sources
 from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
 
@@ -24,8 +24,8 @@ DATA_CHANGED = "lclsc.data.changed"
 
 
 @flow(name="intake", persist_result=False, timeout_seconds=12 * 3600)
-def intake(workspace: Path, drop: Path | None = None, settle_seconds: float = 30.0) -> dict[str, Any]:
-    """One pass over the drop folder (a path relative to the workspace, or absolute).
+def intake(workspace: Path, drop: str | None = None, settle_seconds: float = 30.0) -> dict[str, Any]:
+    """One pass over the drop folder: a path relative to the workspace, or absolute, or an address of fsspec's.
 
     Names of batches and files may tell who a patient is: Prefect sees counts only.
     """
@@ -38,7 +38,13 @@ def intake(workspace: Path, drop: Path | None = None, settle_seconds: float = 30
     place = open_workspace(workspace)
     with notices.of_trouble("intake", place):
         visits = list(
-            drop_folder.watch(place, place.root / drop, Timing(settle=settle_seconds), once=True, wait=lambda _: False)
+            drop_folder.watch(
+                place,
+                drop if sources.is_address(drop) else place.root / drop,
+                Timing(settle=settle_seconds),
+                once=True,
+                wait=lambda _: False,
+            )
         )
         announce_news(place)
     report = summary(visits)

@@ -92,7 +92,7 @@ def show_quarantine(workspace: Workspace, json: bool) -> None:
     console.out.print(console.table("Quarantine", ("id, reason", "since", "name", "what, remedy"), rows, WHOLE))
 
 
-def watch(workspace: Workspace, folder: Path, *, poll: float, settle: float, once: bool, json: bool) -> int:
+def watch(workspace: Workspace, folder: str, *, poll: float, settle: float, once: bool, json: bool) -> int:
     """Until SIGTERM or Ctrl-C, which let the video at work be finished and recorded; returns the exit code."""
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,11 +19,20 @@ DRIFT_FOUND = "lclsc.drift.found"
 
 
 @flow(name="monitor", persist_result=False, timeout_seconds=12 * 3600)
-def monitor(workspace: Path, source: stage.Source = "served", against: stage.Against = "own") -> dict[str, Any]:
-    """One look. Drift is no failure of the run: the notice, the artifact and the ledger say it."""
+def monitor(
+    workspace: Path,
+    source: stage.Source = "served",
+    against: stage.Against = "own",
+    log: Path | None = None,
+    days: float | None = None,
+) -> dict[str, Any]:
+    """One look. Drift is no failure of the run: the notice, the artifact and the ledger say it.
+
+    ``log`` is the folder of ``lclsc serve --log`` where it is another than .state/serving.
+    """
     place = open_workspace(workspace)
     with notices.of_trouble("monitor", place):
-        report = stage.run(place, source=source, against=against)
+        report = stage.run(place, source=source, against=against, log=log, days=days)
     get_run_logger().info("monitor: %s; %d cases against %d", report.status, report.cases, report.reference_cases)
     notices.of_drift(report.as_json(), place.root.name)
     if report.alarms:

@@ -23,7 +23,11 @@ def serve(
         typer.Option("--flows", help="Not a model: run the deployments of prefect.yaml, on a Prefect server of ours."),
     ] = False,
     drop: Annotated[
-        Path | None, typer.Option(help="With --flows: the drop folder; each subfolder with a manifest.csv is a batch.")
+        str | None,
+        typer.Option(
+            help="With --flows: the drop folder, a path or an address such as s3://bucket/drop; each subfolder with a "
+            "manifest.csv is a batch."
+        ),
     ] = None,
     port: Annotated[
         int | None,

@@ -90,7 +90,7 @@ def run(
     store = registry.connect(workspace)
     version = choose(store, model)
     since = (int(time.time() * 1000) if now_ms is None else now_ms) - round(days * DAY_MS)
-    logged = _logged(log or workspace.served, version)
+    logged = _logged(log or workspace.served, version, since_ms=0 if against == "log" else since)
     if source == "served":
         recent = logged[logged["at"] >= since]
     else:
@@ -117,10 +117,11 @@ def run(
     return report
 
 
-def _logged(folder: Path, version: Version) -> pd.DataFrame:
-    """All rows that this version wrote, ``at`` in ms."""
+def _logged(folder: Path, version: Version, *, since_ms: int) -> pd.DataFrame:
+    """Rows that this version wrote, all since then and some from before, ``at`` in ms. A part is named by its end."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(since_ms / 1000))
     parts = sorted(folder.glob("[!.]*.parquet")) if folder.is_dir() else []
-    return _table(part for part in parts if f"-v{version.version}-" in part.name)
+    return _table(part for part in parts if f"-v{version.version}-" in part.name and part.name >= stamp)
 
 
 def _table(parts: Iterable[Path]) -> pd.DataFrame:

@@ -134,7 +134,7 @@ def remote(workspace: Workspace, name: str) -> ObjectStore:
         return _folder(name, (workspace.root / ".dvc" / address).resolve())
     try:
         return ObjectStore(name, *versioning.remote_filesystem(workspace, name))
-    except (LclscError, OSError) as error:
+    except Exception as error:  # DVC's own, of a client that is not installed too
         return ObjectStore(name, unreachable=str(error))
 
 

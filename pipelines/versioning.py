@@ -42,6 +42,8 @@ OWN_INPUTS = (
     ".dvc/.gitignore",
 )
 DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of any failure
+TALKING = frozenset({"fetch", "push", "pull"})
+"""What git and DVC do with another machine: the same command may succeed a minute later."""
 AUTHOR = ("lclsc", "lclsc@localhost")
 GITIGNORE = """\
 /videos/
@@ -615,6 +617,7 @@ def _run(command: list[str], folder: Path, system: str) -> str:
             f"{system.lower()}_failed",
             f"{system} could not do `{_shown(command)}`: {said.rstrip('.')}.",
             f"Run that command in {folder} to see more.",
+            transient=not TALKING.isdisjoint(command),
         )
     return done.stdout
 

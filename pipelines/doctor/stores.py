@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines import ledger, versioning
+from pipelines import ledger, object_stores, versioning
 from pipelines.doctor.finding import Finding
 from pipelines.errors import LclscError
 from pipelines.evidence import withdrawals
@@ -43,7 +44,7 @@ def _registry(workspace: Workspace) -> Finding:
 
     name = "MLflow database"
     if not database.is_embedded(workspace):
-        return Finding(name, True, "an MLflow server, which migrates its own")
+        return Finding(name, True, "an MLflow server: see its own log")
     if not workspace.tracking_database.exists():
         return Finding(name, True, "made by the first retrain")
     damage = _damage(workspace.tracking_database)
@@ -132,14 +133,30 @@ def _remotes(workspace: Workspace) -> Iterator[Finding]:
     if not (workspace.root / ".dvc" / "config").exists():
         yield Finding("DVC remotes", False, "no .dvc/config", "Restore it: `git checkout -- .dvc`.")
         return
+    stores = [object_stores.remote(workspace, name) for name in versioning.remotes(workspace)]
+    absent = [store.name for store in stores if store.absent]
     try:
+        for store in stores:
+            if not store.absent:
+                store.require()  # DVC takes a remote that does not answer for an empty one
         missing = versioning.missing_objects(workspace)
-    except (LclscError, OSError) as error:
+    except LclscError as error:
+        yield Finding("DVC remotes", False, error.cause, error.remedy)
+        return
+    except OSError as error:
         yield Finding("DVC remotes", False, str(error), "Check the remote's address and rights in .dvc/config.")
         return
-    yield Finding(
-        "DVC remotes",
-        not missing,
-        "hold every object" if not missing else f"{len(missing)} objects missing",
-        "Run `lclsc retrain`, which pushes and checks.",
-    )
+    found, remedy = "hold every object", "Run `lclsc doctor --repair`, which pushes them again."
+    if missing:
+        found = f"{len(missing)} objects missing"
+    if missing and absent:
+        found += f"; the folder of {' and of '.join(absent)} is not there"
+        remedy = f"Mount it if it lies on another disk. If it is lost: {remedy}"
+    yield Finding("DVC remotes", not missing, found, remedy, lambda: _push(workspace))
+
+
+def _push(workspace: Workspace) -> str:
+    """Without DVC's notes of what it pushed before: they say all is there."""
+    shutil.rmtree(workspace.state / "dvc-site", ignore_errors=True)
+    versioning.push_objects(workspace)
+    return "pushed again"

@@ -1,6 +1,6 @@
-"""A drop folder: each subfolder is a batch, taken in once its manifest and every file it names stand still.
+"""A drop folder, here or in a bucket: each subfolder is a batch, taken in once all it names stands still.
 
-Writes  .state/drop/<keyed hash of the folder's path>.json: what each batch looked like, and what became of it
+Writes  .state/drop/<keyed hash of the folder's place>.json: what each batch looked like, and what became of it
 
 Names of batches and files may tell who a patient is, so the notes hold keyed hashes and counts. Nothing is
 written into the drop folder. A batch that was taken in costs a look at sizes and times until one of them changes.
@@ -19,10 +19,10 @@ from typing import Any
 from pipelines import identity, locks
 from pipelines.errors import LclscError, VideoError, WrongUseError
 from pipelines.files import CHUNK_BYTES, digest, read_json, write_json
-from pipelines.intake import incoming, take_in
+from pipelines.intake import incoming, sources, take_in
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.incoming import MANIFEST, IncomingVideo, ManifestError
-from pipelines.intake.sources import LocalFolder
+from pipelines.intake.sources import Source
 from pipelines.video.frame_folder import RATE_FILE
 from pipelines.workspace import Workspace
 
@@ -71,44 +71,53 @@ class Timing:
 
 
 def watch(
-    workspace: Workspace, folder: Path, timing: Timing, *, once: bool, wait: Callable[[float], bool]
+    workspace: Workspace, folder: str | Path, timing: Timing, *, once: bool, wait: Callable[[float], bool]
 ) -> Iterator[Visit]:
-    """Visits in which something happened, until ``wait`` (which sleeps) says that it is time to stop."""
-    if not folder.is_dir():
-        raise WrongUseError("no_drop_folder", f"{folder} is no folder.", "Name the folder that batches are put into.")
+    """Visits in which something happened, until ``wait`` (which sleeps) says that it is time to stop.
+
+    ``folder`` is a path, or an address of fsspec's such as ``s3://bucket/drop``.
+    """
+    drop = sources.of(folder)
     keyed = identity.key_for(
         workspace.settings().get("key_id"), has_rows=workspace.settings().get("key_id") is not None
     )
-    notes = _Notes.open(workspace, folder.resolve(), keyed)
+    place = str(folder) if sources.is_address(str(folder)) else str(Path(folder).resolve())
+    notes = _Notes.open(workspace, place, keyed)
     said: dict[str, Visit] = {}
     while True:
-        for batch in _batches(folder):
+        for name in drop.folders():
             if wait(0):
                 return
+            batch = _Batch(name, drop.at(name))
             visit = _told(workspace, batch, notes, timing, lambda: wait(0))
-            if visit is not None and visit != said.get(batch.name):
-                said[batch.name] = visit
+            if visit is not None and visit != said.get(name):
+                said[name] = visit
                 yield visit
         if once or wait(timing.poll):
             return
 
 
-def _batches(folder: Path) -> list[Path]:
-    """Subfolders that are batches already, or will be; links and hidden ones never."""
-    try:
-        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError:  # a share that is away comes back
-        return []
-    return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+@dataclass(frozen=True)
+class _Batch:
+    """A subfolder that is a batch already, or will be."""
+
+    name: str
+    place: str
+
+    @property
+    def source(self) -> Source:
+        return sources.of(self.place)
 
 
-def _told(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
+def _told(workspace: Workspace, batch: _Batch, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
     """A visit, whatever happens in it: the batches after this one have their turn, and this one is tried again."""
     try:
         visit = _visit(workspace, batch, notes, timing, stop)
     except OSError as error:
         why = f"A file could not be read or written ({error.strerror or type(error).__name__})."
         visit = Visit(batch=batch.name, state="busy", why=why)
+    except LclscError as error:  # a bucket that does not answer, a folder that is gone
+        visit = Visit(batch=batch.name, state="busy", why=error.cause)
     except Exception as error:  # nobody foresaw it; its text may hold a name
         last = traceback.extract_tb(error.__traceback__)[-1]
         why = f"The batch could not be taken in ({type(error).__name__} in {Path(last.filename).name}:{last.lineno})."
@@ -125,10 +134,12 @@ def _alarmed(visit: Visit, notes: _Notes) -> Visit:
     return replace(visit, alarm=alarm)
 
 
-def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, stop: Callable[[], bool]) -> Visit | None:
+def _visit(
+    workspace: Workspace, batch: _Batch, notes: _Notes, timing: Timing, stop: Callable[[], bool]
+) -> Visit | None:
     """Take a batch in when it is complete; None for one that was dealt with and has not changed since."""
     before = notes.get(batch.name)
-    looks, rows, why = _look(batch)
+    looks, rows, why = _look(batch.source)
     now = time.time()
     if before is None or before.looks != looks:
         note, changed = Note(looks=looks, since=now, state="waiting"), True
@@ -136,7 +147,7 @@ def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, sto
         return None
     else:
         note, changed = replace(before, since=min(before.since, now)), False  # the clock may have been set back
-    if not why and now - note.since < timing.settle and not (changed and _checksums_hold(batch, rows)):
+    if not why and now - note.since < timing.settle and not (changed and _checksums_hold(batch.source, rows)):
         why = "files may still be changing"
     if why:
         notes.put(batch.name, replace(note, state="waiting", why=why))
@@ -144,11 +155,11 @@ def _visit(workspace: Workspace, batch: Path, notes: _Notes, timing: Timing, sto
     return _taken(workspace, batch, notes, note, stop)
 
 
-def _taken(workspace: Workspace, batch: Path, notes: _Notes, note: Note, stop: Callable[[], bool]) -> Visit:
+def _taken(workspace: Workspace, batch: _Batch, notes: _Notes, note: Note, stop: Callable[[], bool]) -> Visit:
     """A manifest that is wrong is not tried again until it changes; what lies with the workspace is."""
     try:
         with locks.one_writer(workspace):
-            report = take_in.run(workspace, batch, stop=stop)
+            report = take_in.run(workspace, batch.place, stop=stop)
     except LclscError as error:
         state = "failed" if isinstance(error, ManifestError) else "busy"
         notes.put(batch.name, replace(note, state=state, why=error.code))
@@ -158,9 +169,8 @@ def _taken(workspace: Workspace, batch: Path, notes: _Notes, note: Note, stop: C
     return Visit(batch=batch.name, state="taken", why="", report=report)
 
 
-def _look(batch: Path) -> tuple[str, list[IncomingVideo], str]:
-    """(digest of what the batch looks like, its rows, what it still waits for)."""
-    source = LocalFolder(batch)
+def _look(source: Source) -> tuple[str, list[IncomingVideo], str]:
+    """(digest of what a batch looks like, its rows, what it still waits for)."""
     try:
         manifest_state = source.state(MANIFEST)
         rows = incoming.read(source, []).rows
@@ -176,7 +186,7 @@ def _look(batch: Path) -> tuple[str, list[IncomingVideo], str]:
     return digest({"manifest": manifest_state, "files": states}), rows, _awaited(list(states.values()))
 
 
-def _states(source: LocalFolder, path: str) -> dict[str, list[str]]:
+def _states(source: Source, path: str) -> dict[str, list[str]]:
     """What a video's file looks like, or its folder with every frame in it, which fills while its name stands still."""
     state = _state(source, path)
     if state != ["folder"]:
@@ -189,7 +199,7 @@ def _states(source: LocalFolder, path: str) -> dict[str, list[str]]:
     return {path: state if RATE_FILE in names else [WITHOUT_RATE]} | frames
 
 
-def _state(source: LocalFolder, path: str) -> list[str]:
+def _state(source: Source, path: str) -> list[str]:
     try:
         return source.state(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -209,15 +219,15 @@ def _awaited(states: list[list[str]]) -> str:
     return ""
 
 
-def _checksums_hold(batch: Path, rows: list[IncomingVideo]) -> bool:
+def _checksums_hold(source: Source, rows: list[IncomingVideo]) -> bool:
     """Does every row carry its file's checksum? Then nothing is left to wait for."""
-    return bool(rows) and all(row.sha256 and not row.mask and _sha256(batch, row.path) == row.sha256 for row in rows)
+    return bool(rows) and all(row.sha256 and not row.mask and _sha256(source, row.path) == row.sha256 for row in rows)
 
 
-def _sha256(batch: Path, path: str) -> str:
+def _sha256(source: Source, path: str) -> str:
     sha256 = hashlib.sha256()
     try:
-        with LocalFolder(batch).open(path) as file:
+        with source.open(path) as file:
             while chunk := file.read(CHUNK_BYTES):
                 sha256.update(chunk)
     except (VideoError, OSError):
@@ -234,8 +244,8 @@ class _Notes:
         self.notes = {name: Note(**note) for name, note in read_json(path).items()} if path.exists() else {}
 
     @classmethod
-    def open(cls, workspace: Workspace, folder: Path, key: identity.Key) -> _Notes:
-        return cls(workspace.state / "drop" / f"{key.hmac(str(folder), 'drop')[:16]}.json", key)
+    def open(cls, workspace: Workspace, place: str, key: identity.Key) -> _Notes:
+        return cls(workspace.state / "drop" / f"{key.hmac(place, 'drop')[:16]}.json", key)
 
     def get(self, batch: str) -> Note | None:
         return self.notes.get(self._name(batch))

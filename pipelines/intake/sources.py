@@ -54,14 +54,19 @@ class Source(Protocol):
         ...
 
 
-def of(place: str | Path) -> Source:
+def of(place: str | Path) -> LocalFolder | RemoteFolder:
     """The source at a path or an address."""
     text = str(place)
-    if "://" not in text and "::" not in text:
+    if not is_address(text):
         return LocalFolder(existing(Path(text)))
     if text.startswith(("file://", "local://")) and "::" not in text:
         return LocalFolder(existing(Path(text.split("://", 1)[1])))
     return RemoteFolder(text)
+
+
+def is_address(place: str) -> bool:
+    """Of fsspec's, and not a path."""
+    return "://" in place or "::" in place
 
 
 def existing(folder: Path) -> Path:
@@ -161,6 +166,18 @@ class LocalFolder:
         with _walked(self.folder, PurePosixPath(path).parts) as here:
             return sorted(name for name in os.listdir(here) if not name.startswith("."))  # noqa: PTH208 - a descriptor
 
+    def folders(self) -> list[str]:
+        """Folders in it; links and hidden ones never. None while a share is away: it comes back."""
+        try:
+            found = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        except OSError:
+            return []
+        return sorted(path.name for path in found if path.is_dir() and not path.is_symlink())
+
+    def at(self, name: str) -> str:
+        """Where one of its folders lies, for ``of``."""
+        return str(self.folder / name)
+
 
 @contextlib.contextmanager
 def open_plain(folder: Path, path: str) -> Iterator[BinaryIO]:
@@ -244,6 +261,7 @@ class RemoteFolder:
         _refuse(address)
         from fsspec.core import url_to_fs
 
+        self.address = address
         with _reachable(address):
             self.files, root = url_to_fs(address)
         self.root = str(root).rstrip("/")
@@ -274,6 +292,19 @@ class RemoteFolder:
             found = self.files.ls(f"{self.root}/{path}", detail=False)
         names = (PurePosixPath(str(entry)).name for entry in found)
         return sorted(name for name in names if name and not name.startswith("."))
+
+    def folders(self) -> list[str]:
+        """Folders in it, hidden ones left out."""
+        with _reachable(self.address):
+            self.files.invalidate_cache()
+            found = self.files.ls(self.root, detail=True)
+        names = (PurePosixPath(str(entry["name"])).name for entry in found if entry["type"] == "directory")
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    def at(self, name: str) -> str:
+        """The address of one of its folders."""
+        first, chained, rest = self.address.partition("::")
+        return f"{first.rstrip('/')}/{name}{chained}{rest}"
 
 
 class _Reader:
