@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from e2e.line import Line
-from e2e.served import served, strangers
+from e2e.served import Served, served, strangers
 
 from micro import MICRO
 from pipelines import locks
@@ -21,7 +21,17 @@ from pipelines.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 
-def test_a_batch_starts_a_retrain_on_this_machine_only_and_sigterm_leaves_nothing(
+def _power_cut(service: Served) -> None:
+    """The service and all it started are gone at once; it starts again."""
+    for process in service.family()[::-1]:
+        process.kill()
+    assert service.process is not None
+    service.process.wait(timeout=60)
+    (service.home / "server.json").unlink()
+    service.start()
+
+
+def test_a_batch_starts_a_retrain_that_a_power_cut_only_delays_and_sigterm_leaves_nothing(
     empty_workspace: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     line = Line(Path(shutil.copytree(empty_workspace, tmp_path / "w", symlinks=True)), tmp_path / "patients.key")
@@ -40,13 +50,18 @@ def test_a_batch_starts_a_retrain_on_this_machine_only_and_sigterm_leaves_nothin
         assert set(service.runs("intake")) <= {"Completed", "Cancelled"}  # a pass that met another one
         assert line.json("status")["videos"] == 15
         service.wait_for(lambda: [one for one in service.family() if one.name() == "raylet"], 240)
+        _power_cut(service)
+        service.wait_for(lambda: service.runs("retrain") == ["Crashed", "Running"], 240)
+        passes = service.runs("intake").count("Completed")
+        service.wait_for(lambda: service.runs("intake").count("Completed") > passes, 150)
+        service.wait_for(lambda: [one for one in service.family() if one.name() == "raylet"], 240)
         family = service.family()
         assert strangers(family) == set()
         assert service.stop() == 0
         assert [
             process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         ] == []
-        assert service.runs("retrain") == ["Cancelled"]
+        assert service.runs("retrain") == ["Crashed", "Cancelled"]
     assert locks.holder(Workspace(line.root)) is None
     for name in ("auth", "profiles.toml"):
         assert stat.S_IMODE((service.home / name).stat().st_mode) == 0o600
