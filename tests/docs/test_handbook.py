@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVED = "tests/e2e/test_serve_flows.py::test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_leaves_nothing"
+SERVED = "tests/e2e/test_serve_flows.py::test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends"
 WORKER = "tests/e2e/watch.py::by_a_worker"
 DOCTOR = "tests/pipelines/test_doctor.py"
 RECOVERY = "tests/e2e/test_recovery.py"

@@ -31,7 +31,7 @@ def _power_cut(service: Served) -> None:
     service.start()
 
 
-def test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_leaves_nothing(
+def test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends(
     empty_workspace: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     line = Line(Path(shutil.copytree(empty_workspace, tmp_path / "w", symlinks=True)), tmp_path / "patients.key")
