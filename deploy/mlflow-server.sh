@@ -15,6 +15,7 @@ port=${2:-5000}
 umask 077
 mkdir -p "$folder"
 . "$(dirname "$(realpath "$0")")/postgresql.sh"
+only_one
 
 [ -e "$folder/password" ] || secret > "$folder/password"
 [ -e "$folder/sessions" ] || secret > "$folder/sessions"
@@ -41,7 +42,8 @@ export MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true MLFLOW_SERVER_ENABLE_JOB_
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
 # Of an older MLflow: migrated here, because the server refuses it. Back the database up before an upgrade.
 if [ "$(psql mlflow --tuples-only --no-align --command "SELECT to_regclass('alembic_version') IS NOT NULL")" = t ]; then
-    mlflow db upgrade "postgresql://$(dsn mlflow)" 2> "$folder/upgrade.log"
+    mlflow db upgrade "postgresql://$(dsn mlflow)" 2> "$folder/upgrade.log" ||
+        { echo "the database could not be migrated: see $folder/upgrade.log" >&2; exit 1; }
 fi
 mlflow server --app-name basic-auth --backend-store-uri "postgresql://$(dsn mlflow)" \
     --serve-artifacts --artifacts-destination "${MLFLOW_ARTIFACTS_DESTINATION:-$folder/artifacts}" \

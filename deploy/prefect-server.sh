@@ -13,6 +13,7 @@ port=${2:-4200}
 umask 077
 mkdir -p "$folder"
 . "$(dirname "$(realpath "$0")")/postgresql.sh"
+only_one
 
 [ -e "$folder/auth" ] || echo "team:$(secret)" > "$folder/auth"
 stop() {
@@ -26,6 +27,7 @@ psql prefect --command "CREATE EXTENSION IF NOT EXISTS pg_trgm" 2> /dev/null
 
 # On disk: leases in memory would be lost with the server, and with them a running training or the slot of a dead one.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
+rm -f "$folder/prefect/concurrency_leases/expirations.lock"   # a killed server's; it names a process id and is waited for
 export PREFECT_HOME=$folder/prefect PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=true
 PREFECT_API_DATABASE_CONNECTION_URL="postgresql+asyncpg://$(dsn prefect)"
 PREFECT_SERVER_API_AUTH_STRING=$(cat "$folder/auth")

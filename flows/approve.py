@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from flows import console, notices
@@ -31,19 +32,25 @@ class Decision(BaseModel):
     )
 
 
-@flow(name="approve", persist_result=False, timeout_seconds=3600)
+LIMIT_SECONDS = 3600
+
+
+@flow(name="approve", persist_result=False)
 def approve(workspace: Path, decision: Decision) -> dict[str, Any]:
     """Make the challenger champion. Refused, with the reason as the run's error, when its evidence no longer holds."""
     place = open_workspace(workspace)
     try:
-        outcome = promotion.approve(
-            place, decision.version, by=decision.by, reason=decision.reason, evidence=decision.evidence or None
-        )
+        with timeout(LIMIT_SECONDS):
+            outcome = promotion.approve(
+                place, decision.version, by=decision.by, reason=decision.reason, evidence=decision.evidence or None
+            )
     except Exception as error:
         notices.of_failure("approve", error, place.root.name)
         raise
     said = f"version {outcome.version} is champion" + (f", before: version {outcome.before}" if outcome.before else "")
     get_run_logger().info("approve: %s", said)
+    if outcome.pushed is False:
+        get_run_logger().warning("approve: the ledger's commit could not be pushed; the next push takes it along")
     console.say_served(f"approve  {said}")
     if outcome.status == "approved":
         notices.send("approved", f"version {outcome.version} is champion", f"{place.root.name}: by {decision.by}.")

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 
 from flows import notices
 from flows.options import open_workspace
@@ -16,6 +17,7 @@ from pipelines.errors import LclscError
 
 AUDIT_FOUND = "lclsc.audit.found"
 """What the deployment ``retrain`` waits for; see prefect.yaml."""
+LIMIT_SECONDS = 24 * 3600
 
 
 class AuditFindingError(LclscError):
@@ -24,14 +26,14 @@ class AuditFindingError(LclscError):
     exit_code = 1
 
 
-@flow(name="audit", persist_result=False, timeout_seconds=24 * 3600)
+@flow(name="audit", persist_result=False)
 def audit(workspace: Path, targets: list[str] | None = None, deep: bool = False, record: bool = True) -> dict[str, Any]:
     """Audit the named targets, by default the champion; AuditFindingError when a check fails or cannot be answered."""
     from pipelines.evidence import audit as stage
     from pipelines.evidence.object_checks import Sample
 
     place = open_workspace(workspace)
-    with notices.of_trouble("audit", place):
+    with notices.of_trouble("audit", place), timeout(LIMIT_SECONDS):
         report = stage.run(place, targets or [], deep=deep, sample=Sample(), record=record).as_json()
     bad = [check for check in report["checks"] if check["verdict"] != "pass"]
     if bad:

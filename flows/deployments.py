@@ -38,7 +38,7 @@ def _deployment(workspace: Workspace, entry: dict[str, Any], drop: str | None) -
     parameters = entry["parameters"] | {"workspace": str(workspace.root)}
     waits = False
     if "drop" in parameters:
-        parameters["drop"] = _absolute(drop) if drop else parameters["drop"]
+        parameters["drop"] = sources.place(drop, Path.cwd()) if drop else parameters["drop"]
         waits = parameters["drop"] is None  # nothing to list: shown, and never run by the clock
     try:
         return load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False).to_deployment(  # type: ignore[return-value]
@@ -53,10 +53,6 @@ def _deployment(workspace: Workspace, entry: dict[str, Any], drop: str | None) -
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _wrong(f"has a wrong deployment {entry.get('name')!r}: {error}") from None
-
-
-def _absolute(drop: str) -> str:
-    return drop if sources.is_address(drop) else str(Path(drop).absolute())
 
 
 def _schedule(entry: dict[str, Any]) -> Schedule:

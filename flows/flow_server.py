@@ -24,26 +24,23 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psutil
 
 from flows import console
 from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
-from pipelines.files import write_bytes, write_json
+from pipelines.files import write_json
 from pipelines.intake import sources
 from pipelines.stage import die_with_parent
 from pipelines.workspace import Workspace, private_folder
 
 START_SECONDS = 180.0
 GRACE_SECONDS = 15.0
-SERVER = {
-    # A listing a minute is half a million runs a year: those older than Prefect's retention period, 90 days, go.
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # In memory, the slot of a run that a killed service left behind would stay taken for ever.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-}
+HISTORY = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
+"""A listing a minute is half a million runs a year: Prefect removes those older than its retention period, 90 days."""
+GOES_ON = "goes-on"
+"""Tag of a run that goes on where a lost one was. Lost itself it is not asked for again: it may be what kills us."""
 
 
 def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
@@ -56,7 +53,7 @@ def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
     family: list[psutil.Process] = []
     try:
         with locks.marked(workspace), _server(workspace, port) as is_ours:
-            _run_flows(workspace, drop, family, lost=_end_lost_runs() if is_ours else set())
+            _run_flows(workspace, drop, family, server_is_ours=is_ours)
     except KeyboardInterrupt:
         console.err.print("stopping")
     finally:
@@ -77,7 +74,7 @@ def _server(workspace: Workspace, port: int) -> Iterator[bool]:
         console.out.print(f"Prefect: {os.environ['PREFECT_API_URL']}")
         yield False
         return
-    _require_free(port)
+    port = _free(port)
     home = private_folder(Path(os.environ["PREFECT_HOME"]))
     password = _password(home)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
@@ -93,11 +90,13 @@ def _server(workspace: Workspace, port: int) -> Iterator[bool]:
         _end(process)
 
 
-def _require_free(port: int) -> None:
+def _free(port: int) -> int:
+    """That port, or any for 0."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended is no obstacle
         try:
             probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
         except OSError:
             raise WrongUseError(
                 "port_in_use", f"Something listens on port {port} already.", "Name another one with --port."
@@ -119,7 +118,7 @@ def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
     with (home / "server.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            env=SERVER | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
+            env=HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -141,12 +140,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, home: Path) -
 
 def _tell_others(home: Path, port: int, password: str, pid: int) -> None:
     """Prefect's CLI finds the server by the profile, ``lclsc`` commands by server.json."""
+    from prefect.settings import load_profiles, save_profiles
+
     url = f"http://127.0.0.1:{port}/api"
-    profile = f'[profiles.lclsc]\nPREFECT_API_URL = "{url}"\nPREFECT_API_AUTH_STRING = "{password}"\n'
-    path = home / "profiles.toml"
-    path.touch(mode=0o600)
-    write_bytes(path, profile.encode())
-    path.chmod(0o600)
+    (home / "profiles.toml").touch(mode=0o600)
+    profiles = load_profiles(include_defaults=False)  # others in it are the user's, who may have named this home
+    profiles.update_profile("lclsc", {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password})  # type: ignore[dict-item]
+    save_profiles(profiles)
     write_json(home / "server.json", {"url": url, "pid": pid, "started": processes.start_of(pid)})
 
 
@@ -171,55 +171,45 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- its flows -------------------------------------------------------------------------------------
 
 
-def _end_lost_runs() -> set[UUID]:
-    """Deployments whose run a killed service left behind: it runs no more, and gives its slot back.
-
-    On our own server nobody but the service before this one can have run them.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas import filters, objects
-    from prefect.states import Crashed
-
-    states = filters.FlowRunFilterStateType(
-        any_=[objects.StateType.PENDING, objects.StateType.RUNNING, objects.StateType.CANCELLING]
-    )
-    begun = filters.FlowRunFilter(
-        state=filters.FlowRunFilterState(type=states),
-        deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
-    )
-    lost: set[UUID] = set()
-    with get_client(sync_client=True) as client:
-        while runs := client.read_flow_runs(flow_run_filter=begun):
-            for run in runs:
-                client.set_flow_run_state(run.id, Crashed(message="The service that ran it was killed."), force=True)
-                lost |= {run.deployment_id} if run.deployment_id else set()
-    return lost
-
-
-def _run_flows(workspace: Workspace, drop: str | None, family: list[psutil.Process], *, lost: set[UUID]) -> None:
-    """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start.
-
-    A retrain among the ``lost`` is asked for again: it goes on where it was.
-    """
+def _run_flows(workspace: Workspace, drop: str | None, family: list[psutil.Process], *, server_is_ours: bool) -> None:
+    """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start."""
     os.environ["LCLSC_SERVING"] = "1"
     from flows import deployments
 
     built = deployments.build(workspace, drop)
     runner = _runner(workspace)
-    for deployment in built:
-        number = runner.add_deployment(deployment)
-        if number in lost and deployment.name == "retrain":
-            _ask_for(number)
+    flow_of = {runner.add_deployment(deployment): deployment.flow_name for deployment in built}
     for deployment in built:
         console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
+    if server_is_ours:
+        _end_lost_runs(flow_of)
     asyncio.run(_until_told(runner, family))
 
 
-def _ask_for(deployment: UUID) -> None:
-    from prefect.client.orchestration import get_client
+def _end_lost_runs(flow_of: dict[Any, str | None]) -> None:
+    """Runs that a killed service left behind run no more: give their slots back, and let a training go on.
 
+    On our own server nobody but the service before this one can have run them.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    begun = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    ours = filters.FlowRunFilter(
+        state=filters.FlowRunFilterState(type=begun),
+        deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
+    )
     with get_client(sync_client=True) as client:
-        client.create_flow_run_from_deployment(deployment, parameters={"reason": "goes on after a lost run"})
+        for run in client.read_flow_runs(flow_run_filter=ours):
+            try:
+                client.set_flow_run_state(run.id, Crashed(message="The service that ran it was killed."), force=True)
+            except Exception as error:  # one run that Prefect cannot end must not keep the others waiting
+                console.err.print(f"the lost run {run.name} could not be ended ({type(error).__name__})")
+            goes_on = run.state_type != StateType.CANCELLING and GOES_ON not in run.tags
+            if run.deployment_id and flow_of.get(run.deployment_id) == "retrain" and goes_on:
+                client.create_flow_run_from_deployment(run.deployment_id, parameters=run.parameters, tags=[GOES_ON])
 
 
 def _runner(workspace: Workspace) -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 
 from prefect import flow
 from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 
 from flows import console, notices
 from flows.options import open_workspace
@@ -21,9 +23,10 @@ from pipelines.workspace import Workspace
 
 DATA_CHANGED = "lclsc.data.changed"
 """What the deployment ``retrain`` waits for; see prefect.yaml."""
+LIMIT_SECONDS = 12 * 3600
 
 
-@flow(name="intake", persist_result=False, timeout_seconds=12 * 3600)
+@flow(name="intake", persist_result=False)
 def intake(workspace: Path, drop: str | None = None, settle_seconds: float = 30.0) -> dict[str, Any]:
     """One pass over the drop folder: a path relative to the workspace, or absolute, or an address of fsspec's.
 
@@ -36,38 +39,37 @@ def intake(workspace: Path, drop: str | None = None, settle_seconds: float = 30.
             "Set `drop` of the deployment intake in prefect.yaml, or start with `lclsc serve --flows --drop DIR`.",
         )
     place = open_workspace(workspace)
-    with notices.of_trouble("intake", place):
-        visits = list(
-            drop_folder.watch(
-                place,
-                drop if sources.is_address(drop) else place.root / drop,
-                Timing(settle=settle_seconds),
-                once=True,
-                wait=lambda _: False,
+    folder, visits = sources.place(drop, place.root), list[Visit]()
+    with notices.of_trouble("intake", place), timeout(LIMIT_SECONDS):
+        try:
+            visits.extend(
+                drop_folder.watch(place, folder, Timing(settle=settle_seconds), once=True, wait=lambda _: False)
             )
-        )
-        announce_news(place)
+            announce_news(place)
+        finally:  # also of a pass that ended early
+            _notify(place, folder, visits)
     report = summary(visits)
     said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in report.items() if count)
     get_run_logger().info("intake: %s", said or "nothing new")
     if said:
         console.say_served(f"intake   {said}")
-    _notify(place, report, visits)
     return {"schema": "intake-pass/1"} | report
 
 
 def announce_news(workspace: Workspace) -> None:
     """Say that the data version changed, however it did; who waits for it is written in prefect.yaml.
 
-    What was said is noted behind the saying: a pass that is killed in between says it again, and a retrain that
-    has nothing to do costs one status check.
+    What was said is noted once the server has it: a pass that is killed in between says it again, and a retrain
+    that has nothing to do costs one status check.
     """
-    if not manifest.read_videos(workspace.manifest):
+    videos, path = manifest.read_videos(workspace.manifest), workspace.state / "announced.json"
+    if not videos:
         return
-    version, path = manifest.data_version(workspace.manifest, workspace.splits), workspace.state / "announced.json"
+    version = manifest.version_of(videos, manifest.read_splits(workspace.splits))
     if path.exists() and read_json(path) == version:
         return
     emit_event(DATA_CHANGED, resource={"prefect.resource.id": f"lclsc.workspace.{workspace.root.name}"})
+    EventsWorker.instance().wait_until_empty()
     write_json(path, version)
 
 
@@ -85,14 +87,14 @@ def summary(visits: list[Visit]) -> dict[str, int]:
     return dict(sorted(states.items())) | rows
 
 
-def _notify(workspace: Workspace, report: dict[str, int], visits: list[Visit]) -> None:
-    said = [f"{report[name]} {name.replace('_', ' ')}" for name in ("set_aside", "row_errors") if report[name]]
-    said += [
-        f"nothing is copied to the remotes yet: {visit.report.not_pushed}"
-        for visit in visits
-        if visit.report and visit.report.not_pushed
-    ]
-    said += [f"a batch is {visit.state}: {visit.why}" for visit in visits if visit.alarm]
+def _notify(workspace: Workspace, folder: str, visits: list[Visit]) -> None:
+    """Counts, states and codes: the words of an error may name a file, a batch or a patient."""
+    name, report = workspace.root.name, summary(visits)
+    said = [f"{report[what]} {what.replace('_', ' ')}" for what in ("set_aside", "row_errors") if report[what]]
+    said += [f"a batch is {visit.state} ({visit.code or visit.why})" for visit in visits if visit.alarm]
     if said:
-        where = "`lclsc intake --quarantine` lists what was set aside."
-        notices.send("intake", "not everything was taken in", f"{workspace.root.name}: {'; '.join(said)}. {where}")
+        where = "`lclsc intake --quarantine` lists what was set aside, `lclsc intake DROP --watch --once` says more."
+        if notices.send("intake", "not everything was taken in", f"{name}: {'; '.join(said)}. {where}"):
+            drop_folder.note_told(workspace, folder, visits)
+    for why in {visit.report.not_pushed for visit in visits if visit.report and visit.report.not_pushed}:
+        notices.send("intake", "not copied to the remotes yet", f"{name}: {why} The next retrain copies it.")

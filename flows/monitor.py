@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 
 from flows import notices
 from flows.options import open_workspace
@@ -16,9 +17,10 @@ from pipelines import monitor as stage
 
 DRIFT_FOUND = "lclsc.drift.found"
 """What the deployment ``retrain`` waits for; see prefect.yaml."""
+LIMIT_SECONDS = 12 * 3600
 
 
-@flow(name="monitor", persist_result=False, timeout_seconds=12 * 3600)
+@flow(name="monitor", persist_result=False)
 def monitor(
     workspace: Path,
     source: stage.Source = "served",
@@ -28,11 +30,11 @@ def monitor(
 ) -> dict[str, Any]:
     """One look. Drift is no failure of the run: the notice, the artifact and the ledger say it.
 
-    ``log`` is the folder of ``lclsc serve --log`` where it is another than .state/serving.
+    ``log`` is the folder of ``lclsc serve --log`` where it is another than .state/serving; from the workspace on.
     """
     place = open_workspace(workspace)
-    with notices.of_trouble("monitor", place):
-        report = stage.run(place, source=source, against=against, log=log, days=days)
+    with notices.of_trouble("monitor", place), timeout(LIMIT_SECONDS):
+        report = stage.run(place, source=source, against=against, log=log and place.root / log, days=days)
     get_run_logger().info("monitor: %s; %d cases against %d", report.status, report.cases, report.reference_cases)
     notices.of_drift(report.as_json(), place.root.name)
     if report.alarms:

@@ -78,7 +78,6 @@ def of_trouble(what: str, workspace: Workspace) -> Iterator[None]:
             with contextlib.suppress(OSError):  # on a full disk people are told more often
                 write_json(told, trouble)
         raise
-    told.unlink(missing_ok=True)
 
 
 def _is_told(path: Path, trouble: str) -> bool:

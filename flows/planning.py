@@ -50,7 +50,7 @@ def refuse_open_edits(workspace: Workspace) -> None:
 
 
 def record_inputs(workspace: Workspace) -> None:
-    """Bring in what others pushed, rewrite code.json, commit this system's own inputs, and push them."""
+    """Bring in what others pushed, rewrite code.json, commit this system's own inputs."""
     hand_edits.refuse(workspace)
     versioning.take_over(workspace)
     params.load(workspace.params)
@@ -65,7 +65,6 @@ def record_inputs(workspace: Workspace) -> None:
     versioning.commit(
         workspace, (*versioning.OWN_INPUTS, workspace.ledger.name), f"Record inputs: data version {version}"
     )
-    versioning.share_inputs(workspace)
 
 
 def make(workspace: Workspace) -> Plan:

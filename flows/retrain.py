@@ -74,6 +74,7 @@ def _bring_up_to_date(place: Workspace, reason: str, hand_edits: str) -> dict[st
 def _build(place: Workspace, plan: planning.Plan, reason: str) -> dict[str, Any]:
     from pipelines import register
 
+    _copy_inputs(place)
     run_id = register.start_run(place, plan.retrain_key, reason)
     try:
         stages = _run_stages(place, plan, run_id)
@@ -85,6 +86,19 @@ def _build(place: Workspace, plan: planning.Plan, reason: str) -> dict[str, Any]
     status.remember_result(place, report)
     _show_artifacts(report)
     return report
+
+
+def _copy_inputs(place: Workspace) -> None:
+    """To the remotes, before a long training: until then this machine has the only copy, and nobody else sees them.
+
+    A remote that is away stops no training: what follows it pushes everything, and insists.
+    """
+    try:
+        if versioning.keeps_copies_elsewhere(place):
+            versioning.push_inputs(place)
+            versioning.push_commits(place)
+    except LclscError as error:
+        get_run_logger().warning("the inputs are not copied yet: %s", error.cause)
 
 
 def _out_of_time(limit_hours: float | None) -> OutsideSystemError:

@@ -125,13 +125,13 @@ def cache(workspace: Workspace) -> ObjectStore:
 def remote(workspace: Workspace, name: str) -> ObjectStore:
     """A remote by its name in .dvc/config: a folder is read as one, an address through DVC's own client."""
     try:
-        address = versioning.remote_address(workspace, name)
+        address, folder = versioning.remote_address(workspace, name), versioning.remote_folder(workspace, name)
     except LclscError as error:
         return ObjectStore(name, unreachable=error.cause)
     if address is None:
         return ObjectStore(name, unreachable=f"no remote is called {name}")
-    if "://" not in address:
-        return _folder(name, (workspace.root / ".dvc" / address).resolve())
+    if folder is not None:
+        return _folder(name, folder)
     try:
         return ObjectStore(name, *versioning.remote_filesystem(workspace, name))
     except Exception as error:  # DVC's own, of a client that is not installed too

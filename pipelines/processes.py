@@ -9,12 +9,13 @@ STARTED = 19  # of the fields behind the name, see proc_pid_stat(5): field 22, i
 
 
 def boot() -> str:
-    """This start of this machine."""
-    return (PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
+    """This start of this machine, and of this container on it: each counts its processes from 1."""
+    namespace = (PROC / "self" / "ns" / "pid").readlink().name.strip("pid:[]")
+    return f"{(PROC / 'sys' / 'kernel' / 'random' / 'boot_id').read_text().strip()}/{namespace}"
 
 
 def start_of(pid: int) -> str | None:
-    """``<boot>/<ticks since it>`` of a process that runs here; None where there is none."""
+    """``<boot>/<namespace>/<ticks since the boot>`` of a process that runs here; None where there is none."""
     try:
         stat = (PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -6,6 +6,7 @@ Everything is a default: what the user has set in the environment wins.
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from pipelines import processes
@@ -56,10 +57,19 @@ def apply(workspace: Workspace | None = None) -> None:
     if workspace is None:
         return
     state = private_folder(workspace.state)
-    os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
+    is_ours = os.environ.setdefault("PREFECT_HOME", str(state / "prefect")) == str(state / "prefect")
     _use_running_server(state / "prefect")
+    if is_ours and "PREFECT_API_URL" not in os.environ:
+        _guard_passing_server()
     os.environ["DVC_SITE_CACHE_DIR"] = str(private_folder(state / "dvc-site"))
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.tracking_database}")
+
+
+def _guard_passing_server() -> None:
+    """The server that Prefect starts for one command listens on loopback, where every user of the machine is."""
+    if "PREFECT_SERVER_API_AUTH_STRING" not in os.environ:
+        password = f"lclsc:{secrets.token_urlsafe(24)}"
+        os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = password
 
 
 def _use_running_server(home: Path) -> None:

@@ -65,9 +65,9 @@ def _shipped(workspace: Workspace) -> Iterator[Change]:
     if workspace.dvc_yaml.read_bytes() != shipped:
         write_bytes(workspace.dvc_yaml, shipped)
         yield Change("dvc.yaml", "the stages of this version")
-    own, template = workspace.root / "prefect.yaml", template_file("prefect.yaml")
+    own = workspace.root / "prefect.yaml"
     if not own.exists():
-        write_bytes(own, template.read_bytes())
+        write_bytes(own, template_file("prefect.yaml").read_bytes())
         yield Change("prefect.yaml", "when the flows run")
 
 

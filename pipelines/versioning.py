@@ -421,23 +421,9 @@ def push_inputs(workspace: Workspace) -> None:
     dvc(workspace, "push", "videos.dvc", "masks.dvc")
 
 
-def share_inputs(workspace: Workspace) -> None:
-    """Push inputs and commits that are nowhere but here, before a long training: whoever pushes meanwhile must see
-    them, and they are the only copy. Costs a question to git where there are none.
-    """
-    remote = git_remote(workspace)
-    if remote is None:
-        return
-    upstream = _upstream(workspace, remote)
-    if upstream is None or not _is_ancestor(workspace, "HEAD", upstream):
-        push_inputs(workspace)
-        push_commits(workspace)
-
-
 def keeps_copies_elsewhere(workspace: Workspace) -> bool:
     """Does a remote, of git or of DVC, lie outside the workspace?"""
-    addresses = [remote_address(workspace, name) or "" for name in remotes(workspace)]
-    return git_remote(workspace) is not None or any("://" in one or Path(one).is_absolute() for one in addresses)
+    return git_remote(workspace) is not None or not all(lies_inside(workspace, name) for name in remotes(workspace))
 
 
 def missing_objects(workspace: Workspace) -> list[str]:
@@ -487,6 +473,18 @@ def remotes(workspace: Workspace) -> list[str]:
 def remote_address(workspace: Workspace, name: str) -> str | None:
     """The address of a remote; a folder's is relative to .dvc."""
     return _dvc_config(workspace).get(f"'remote \"{name}\"'", "url", fallback=None)
+
+
+def remote_folder(workspace: Workspace, name: str) -> Path | None:
+    """The folder that a remote is; None for an address, or where there is no such remote."""
+    address = remote_address(workspace, name)
+    return None if address is None or "://" in address else (workspace.root / ".dvc" / address).resolve()
+
+
+def lies_inside(workspace: Workspace, name: str) -> bool:
+    """Is a remote a folder of the workspace itself, as a new one's are?"""
+    folder = remote_folder(workspace, name)
+    return folder is not None and folder.is_relative_to(workspace.root.resolve())
 
 
 def remote_filesystem(workspace: Workspace, name: str) -> tuple[Any, str]:

@@ -16,7 +16,9 @@ __all__ = ["Finding", "repair", "run"]
 def run(workspace: Workspace | None) -> list[Finding]:
     findings = list(machine.findings())
     if workspace is not None:
-        findings += [*state.findings(workspace), *stores.findings(workspace), *promotions.findings(workspace)]
+        findings += [*state.findings(workspace), *stores.findings(workspace)]
+        if all(finding.ok for finding in findings if finding.name == stores.MLFLOW_SERVER):
+            findings += promotions.findings(workspace)  # else it could only wait for an answer
     return findings
 
 

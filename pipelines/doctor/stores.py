@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+
 from pipelines import ledger, object_stores, versioning
 from pipelines.doctor.finding import Finding
 from pipelines.errors import LclscError
@@ -17,13 +19,17 @@ from pipelines.evidence.audit import head
 from pipelines.evidence.check import DAMAGE
 from pipelines.evidence.ledger_events import entries_of
 from pipelines.object_stores import is_cached
+from pipelines.redaction import redact
 from pipelines.workspace import Workspace
+
+MLFLOW_SERVER = "MLflow server"
+ANSWER_SECONDS = 10.0
 
 
 def findings(workspace: Workspace) -> Iterator[Finding]:
     yield _ledger(workspace)
     yield _registry(workspace)
-    yield _prefect(workspace)
+    yield from _prefect(workspace)
     yield _analytics(workspace)
     yield _cache(workspace)
     yield from _remotes(workspace)
@@ -44,7 +50,7 @@ def _registry(workspace: Workspace) -> Finding:
 
     name = "MLflow database"
     if not database.is_embedded(workspace):
-        return Finding(name, True, "an MLflow server: see its own log")
+        return _answers(MLFLOW_SERVER, database.tracking_uri(workspace))
     if not workspace.tracking_database.exists():
         return Finding(name, True, "made by the first retrain")
     damage = _damage(workspace.tracking_database)
@@ -60,13 +66,27 @@ def _registry(workspace: Workspace) -> Finding:
     return Finding(name, current, found, "Run `lclsc doctor --repair`, or the next retrain migrates it.", mend)
 
 
-def _prefect(workspace: Workspace) -> Finding:
+def _prefect(workspace: Workspace) -> Iterator[Finding]:
+    if server := os.environ.get("PREFECT_API_URL"):
+        yield _answers("Prefect server", server)
     path = workspace.state / "prefect" / "prefect.db"
     damage = _damage(path) if path.exists() else ""
-    where = f"server {os.environ['PREFECT_API_URL']}" if "PREFECT_API_URL" in os.environ else "no server runs"
-    found = f"damaged: {damage}" if damage else f"{'whole' if path.exists() else 'none yet'}; {where}"
+    found = f"damaged: {damage}" if damage else "whole" if path.exists() else "none yet"
     remedy = "It is history only: stop the server and move .state/prefect/prefect.db away; a start makes a new one."
-    return Finding("Prefect database", not damage, found, remedy)
+    yield Finding("Prefect database", not damage, found, remedy)
+
+
+def _answers(name: str, server: str) -> Finding:
+    """Does a server say that it is well? Both of ours do so without a password."""
+    shown = redact(server)
+    if not server.startswith("http"):
+        return Finding(name, True, f"{shown}: not asked")
+    try:
+        httpx.get(f"{server.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
+    except httpx.HTTPError as error:
+        why = f"{shown} does not answer ({type(error).__name__})"
+        return Finding(name, False, why, "See that it runs, and that its address is right.")
+    return Finding(name, True, f"{shown} answers")
 
 
 def _damage(path: Path) -> str:
@@ -134,7 +154,7 @@ def _remotes(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("DVC remotes", False, "no .dvc/config", "Restore it: `git checkout -- .dvc`.")
         return
     stores = [object_stores.remote(workspace, name) for name in versioning.remotes(workspace)]
-    absent = [store.name for store in stores if store.absent]
+    absent = [store.name for store in stores if store.absent and not versioning.lies_inside(workspace, store.name)]
     try:
         for store in stores:
             if not store.absent:
@@ -146,12 +166,13 @@ def _remotes(workspace: Workspace) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("DVC remotes", False, str(error), "Check the remote's address and rights in .dvc/config.")
         return
-    found, remedy = "hold every object", "Run `lclsc doctor --repair`, which pushes them again."
-    if missing:
-        found = f"{len(missing)} objects missing"
     if missing and absent:
-        found += f"; the folder of {' and of '.join(absent)} is not there"
-        remedy = f"Mount it if it lies on another disk. If it is lost: {remedy}"
+        found = f"{len(missing)} objects missing; the folder of {' and of '.join(absent)} is not there"
+        remedy = "Mount it if it lies on another disk; if it is lost, make the folder and run `lclsc doctor --repair`."
+        yield Finding("DVC remotes", False, found, remedy)  # a push would fill the disk it is to be mounted on
+        return
+    found = f"{len(missing)} objects missing" if missing else "hold every object"
+    remedy = "Run `lclsc doctor --repair`, which pushes them again."
     yield Finding("DVC remotes", not missing, found, remedy, lambda: _push(workspace))
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ MISSING, WITHOUT_RATE = "missing", "without rate"
 
 ENDED = ("taken", "failed")
 """States in which a batch is left alone until it changes."""
+BUSY = "workspace_busy"
 OVERDUE_SECONDS = 3600.0
 """After which somebody is told that a batch still waits, or is still refused."""
 
@@ -54,8 +55,9 @@ class Visit:
     batch: str
     state: str  # waiting, taken, failed, busy
     why: str
+    code: str = ""  # of the error behind ``why``, whose words may name files
     report: IntakeReport | None = None
-    alarm: bool = False  # somebody has to look; said once of what a batch looks like
+    alarm: bool = field(default=False, compare=False)  # somebody has to look, and was not told yet
 
     def as_json(self) -> dict[str, Any]:
         report = self.report.as_json() if self.report else None
@@ -77,12 +79,7 @@ def watch(
 
     ``folder`` is a path, or an address of fsspec's such as ``s3://bucket/drop``.
     """
-    drop = sources.of(folder)
-    keyed = identity.key_for(
-        workspace.settings().get("key_id"), has_rows=workspace.settings().get("key_id") is not None
-    )
-    place = str(folder) if sources.is_address(str(folder)) else str(Path(folder).resolve())
-    notes = _Notes.open(workspace, place, keyed)
+    drop, notes = sources.of(folder), _Notes.open(workspace, folder)
     said: dict[str, Visit] = {}
     while True:
         for name in drop.folders():
@@ -95,6 +92,14 @@ def watch(
                 yield visit
         if once or wait(timing.poll):
             return
+
+
+def note_told(workspace: Workspace, folder: str | Path, visits: Iterable[Visit]) -> None:
+    """People were called about these batches: no alarm for them until they change."""
+    notes = _Notes.open(workspace, folder)
+    for visit in visits:
+        if visit.alarm:
+            notes.put(visit.batch, replace(notes.of_trouble(visit), told=True))
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _told(workspace: Workspace, batch: _Batch, notes: _Notes, timing: Timing, st
         why = f"A file could not be read or written ({error.strerror or type(error).__name__})."
         visit = Visit(batch=batch.name, state="busy", why=why)
     except LclscError as error:  # a bucket that does not answer, a folder that is gone
-        visit = Visit(batch=batch.name, state="busy", why=error.cause)
+        visit = Visit(batch=batch.name, state="busy", why=error.cause, code=error.code)
     except Exception as error:  # nobody foresaw it; its text may hold a name
         last = traceback.extract_tb(error.__traceback__)[-1]
         why = f"The batch could not be taken in ({type(error).__name__} in {Path(last.filename).name}:{last.lineno})."
@@ -126,12 +131,11 @@ def _told(workspace: Workspace, batch: _Batch, notes: _Notes, timing: Timing, st
 
 
 def _alarmed(visit: Visit, notes: _Notes) -> Visit:
-    """Call people once: at once about what failed, after an hour about what is still not taken in."""
-    note = notes.get(visit.batch) or Note(looks="", since=time.time(), state="busy")
-    is_due = visit.state == "failed" or time.time() - note.since > OVERDUE_SECONDS
-    alarm = is_due and not note.told
-    notes.put(visit.batch, replace(note, told=note.told or alarm))
-    return replace(visit, alarm=alarm)
+    """Call people at once about what failed, after an hour about what is still not in; never about a long training."""
+    note = notes.of_trouble(visit)
+    notes.put(visit.batch, note)
+    is_late = note.state not in ENDED and visit.code != BUSY and time.time() - note.since > OVERDUE_SECONDS
+    return replace(visit, alarm=not note.told and (visit.state == "failed" or is_late))
 
 
 def _visit(
@@ -163,7 +167,7 @@ def _taken(workspace: Workspace, batch: _Batch, notes: _Notes, note: Note, stop:
     except LclscError as error:
         state = "failed" if isinstance(error, ManifestError) else "busy"
         notes.put(batch.name, replace(note, state=state, why=error.code))
-        return Visit(batch=batch.name, state=state, why=f"{error.cause} {error.remedy}")
+        return Visit(batch=batch.name, state=state, why=f"{error.cause} {error.remedy}", code=error.code)
     if not report.stopped:
         notes.put(batch.name, replace(note, state="taken", why=""))
     return Visit(batch=batch.name, state="taken", why="", report=report)
@@ -244,8 +248,15 @@ class _Notes:
         self.notes = {name: Note(**note) for name, note in read_json(path).items()} if path.exists() else {}
 
     @classmethod
-    def open(cls, workspace: Workspace, place: str, key: identity.Key) -> _Notes:
+    def open(cls, workspace: Workspace, folder: str | Path) -> _Notes:
+        number = workspace.settings().get("key_id")
+        key = identity.key_for(number, has_rows=number is not None)
+        place = sources.place(folder, Path.cwd())
         return cls(workspace.state / "drop" / f"{key.hmac(place, 'drop')[:16]}.json", key)
+
+    def of_trouble(self, visit: Visit) -> Note:
+        """The note of a batch that is not in; one that could not even be looked at gets one."""
+        return self.get(visit.batch) or Note(looks="", since=time.time(), state="busy")
 
     def get(self, batch: str) -> Note | None:
         return self.notes.get(self._name(batch))

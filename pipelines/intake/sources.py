@@ -14,7 +14,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -54,6 +54,14 @@ class Source(Protocol):
         ...
 
 
+def place(text: str | Path, base: Path) -> str:
+    """One spelling of a place: an address without a slash at its end, or a path made absolute from ``base``."""
+    if not is_address(str(text)):
+        return str((base / text).resolve())
+    first, chained, rest = str(text).partition("::")
+    return f"{_without_slash(first)}{chained}{rest}"
+
+
 def of(place: str | Path) -> LocalFolder | RemoteFolder:
     """The source at a path or an address."""
     text = str(place)
@@ -67,6 +75,10 @@ def of(place: str | Path) -> LocalFolder | RemoteFolder:
 def is_address(place: str) -> bool:
     """Of fsspec's, and not a path."""
     return "://" in place or "::" in place
+
+
+def _without_slash(address: str) -> str:
+    return address if address.endswith("://") else address.rstrip("/")
 
 
 def existing(folder: Path) -> Path:
@@ -290,21 +302,30 @@ class RemoteFolder:
         with _reachable(self.name):
             self.files.invalidate_cache()
             found = self.files.ls(f"{self.root}/{path}", detail=False)
-        names = (PurePosixPath(str(entry)).name for entry in found)
-        return sorted(name for name in names if name and not name.startswith("."))
+        return _names(found, but=f"{self.root}/{path}")
 
     def folders(self) -> list[str]:
-        """Folders in it, hidden ones left out."""
-        with _reachable(self.address):
-            self.files.invalidate_cache()
-            found = self.files.ls(self.root, detail=True)
-        names = (PurePosixPath(str(entry["name"])).name for entry in found if entry["type"] == "directory")
-        return sorted(name for name in names if name and not name.startswith("."))
+        """Folders in it, hidden ones left out. A bucket knows no empty folder: none when all were removed."""
+        try:
+            with _reachable(self.address):
+                self.files.invalidate_cache()
+                found = self.files.ls(self.root, detail=True)
+        except FileNotFoundError:
+            return []
+        return _names((entry["name"] for entry in found if entry["type"] == "directory"), but=self.root)
 
     def at(self, name: str) -> str:
         """The address of one of its folders."""
         first, chained, rest = self.address.partition("::")
-        return f"{first.rstrip('/')}/{name}{chained}{rest}"
+        folder = _without_slash(first)
+        return f"{folder}{'' if folder.endswith('://') else '/'}{name}{chained}{rest}"
+
+
+def _names(entries: Iterable[object], *, but: str) -> list[str]:
+    """Last parts of what a listing gave. A bucket lists the mark of an empty folder as an entry of that folder."""
+    names = (str(entry).rstrip("/") for entry in entries)
+    last = (PurePosixPath(name).name for name in names if name.strip("/") != but.strip("/"))
+    return sorted(name for name in last if name and not name.startswith("."))
 
 
 class _Reader:

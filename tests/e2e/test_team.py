@@ -38,6 +38,9 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
         service.process = server  # type: ignore[assignment]
         service.wait_for(lambda: servers.status(port, "health") == 200, 600)
         assert servers.status(port, "admin/version") == 401  # without the password
+        second = [str(servers.ROOT / "deploy" / "prefect-server.sh"), str(folder), str(servers.free_port())]
+        refused = subprocess.run(second, capture_output=True, text=True, check=False)
+        assert (refused.returncode, "already" in refused.stderr) == (1, True)  # and leaves the database running
         url = f"http://127.0.0.1:{port}/api"
         line.environment |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": (folder / "auth").read_text().strip()}
         service.process = line.start("serve", "--flows", "--drop", str(service.drop))

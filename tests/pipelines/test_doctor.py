@@ -171,3 +171,45 @@ def test_an_object_of_the_last_commit_that_the_cache_lacks_is_told_and_fetched(w
     assert finding(workspace, "DVC cache").ok
     shutil.rmtree(workspace.root / ".dvc" / "cache" / "files")
     assert finding(workspace, "DVC cache").ok, "a clone need not fetch what it may not see"
+
+
+def _with_a_video(workspace: Workspace) -> None:
+    (workspace.videos / "a").write_bytes(b"frames")
+    versioning.track(workspace, "videos", remote="identified")
+    versioning.commit(workspace, ["videos.dvc"], "a video")
+    versioning.push_objects(workspace)
+
+
+def test_a_remote_that_lost_objects_gets_them_again(workspace: Workspace) -> None:
+    _with_a_video(workspace)
+    assert finding(workspace, "DVC remotes").ok
+    for path in (workspace.remotes / "identified").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    found = finding(workspace, "DVC remotes")
+    assert "objects missing" in found.found
+    assert found.mend is not None
+    assert found.mend() == "pushed again"
+    assert finding(workspace, "DVC remotes").ok
+
+
+def test_an_unmounted_disk_is_not_pushed_into(workspace: Workspace, tmp_path: Path) -> None:
+    versioning.dvc(workspace, "remote", "modify", "identified", "url", str(tmp_path / "disk" / "videos"))
+    _with_a_video(workspace)
+    shutil.rmtree(tmp_path / "disk")
+    found = finding(workspace, "DVC remotes")
+    assert (found.ok, found.mend) == (False, None)
+    assert "identified is not there" in found.found
+    assert "Mount it" in found.remedy
+
+
+def test_servers_are_asked(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("PREFECT_API_URL", f"{address}/api")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    for name in ("Prefect server", "MLflow server"):
+        found = finding(workspace, name)
+        assert not found.ok
+        assert "does not answer" in found.found

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import psutil
 import pytest
 from clip_files import frame_folder, pictures
@@ -21,7 +22,7 @@ from clip_files import frame_folder, pictures
 from pipelines import locks, manifest
 from pipelines.evidence import forget
 from pipelines.files import sha256_file
-from pipelines.intake import drop_folder, take_in
+from pipelines.intake import drop_folder, sources, take_in
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
@@ -35,7 +36,7 @@ def drop(tmp_path: Path) -> Path:
     return tmp_path / "drop"
 
 
-def _pass(workspace: Workspace, drop: Path, timing: Timing = NOW) -> dict[str, Visit]:
+def _pass(workspace: Workspace, drop: Path | str, timing: Timing = NOW) -> dict[str, Visit]:
     visits = drop_folder.watch(workspace, drop, timing, once=True, wait=lambda seconds: False)
     return {visit.batch: visit for visit in visits}
 
@@ -114,8 +115,8 @@ def test_a_batch_that_fails_is_told_tried_again_and_holds_nobody_up(
         _batch(drop / name, "a.mp4,P,glioma,")
     run = take_in.run
 
-    def failing(workspace: Workspace, place: Path, **options: Any) -> IntakeReport:
-        if place.name == "april":
+    def failing(workspace: Workspace, place: str, **options: Any) -> IntakeReport:
+        if Path(place).name == "april":
             raise raised
         return run(workspace, place, **options)
 
@@ -207,13 +208,56 @@ def test_people_are_called_once_about_what_failed_and_what_waits_for_an_hour(
         "march": ("waiting", False),
     }
     monkeypatch.setattr(drop_folder, "OVERDUE_SECONDS", 0.0)
-    assert _pass(workspace, drop)["march"].alarm
+    late = [_pass(workspace, drop)["march"] for _ in range(2)]
+    assert [visit.alarm for visit in late] == [True, True]  # until somebody was reached
+    drop_folder.note_told(workspace, drop, late[1:])
     assert not _pass(workspace, drop)["march"].alarm
-    with monkeypatch.context() as broken:
-        broken.setattr(take_in, "run", lambda *_, **__: 1 / 0)
-        _batch(drop / "may", "a.mp4,P,glioma,")
-        (drop / "may" / "a.mp4").touch()
-        assert [_pass(workspace, drop)["may"].alarm for _ in range(2)] == [True, False]
+
+
+def test_what_nobody_foresaw_is_told_once(workspace: Workspace, drop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(take_in, "run", lambda *_, **__: 1 / 0)
+    _batch(drop / "may", "a.mp4,P,glioma,")
+    (drop / "may" / "a.mp4").touch()
+    visit = _pass(workspace, drop)["may"]
+    assert visit.alarm
+    drop_folder.note_told(workspace, drop, [visit])
+    assert not _pass(workspace, drop)["may"].alarm
+
+
+def test_nobody_is_called_about_a_taken_batch_that_is_out_of_sight_for_a_while(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", "a.mp4,P,glioma,")
+    assert _pass(workspace, drop)["march"].state == "taken"
+    monkeypatch.setattr(drop_folder, "OVERDUE_SECONDS", 0.0)
+    with monkeypatch.context() as away:
+        away.setattr(drop_folder, "_look", lambda _: (_ for _ in ()).throw(TimeoutError("share")))
+        visit = _pass(workspace, drop)["march"]
+    assert (visit.state, visit.alarm) == ("busy", False)
+    assert _pass(workspace, drop) == {}
+
+
+def test_a_bucket_is_a_drop_folder_too(workspace: Workspace, drop: Path, make_clip: Callable[..., Path]) -> None:
+    """As s3fs lists one: no empty folders, and a mark ``clip/`` where somebody made a folder by hand."""
+    bucket = fsspec.filesystem("memory")
+    address = "memory://ward/drop"
+    assert _pass(workspace, address) == {}
+    frames = frame_folder(drop / "clip", pictures(4), ".png")
+    for path in (*frames.iterdir(), make_clip(drop / "a.mp4")):
+        bucket.pipe_file(f"/ward/drop/march/{path.relative_to(drop)}", path.read_bytes())
+    bucket.pipe_file("/ward/drop/march/manifest.csv", b"path,patient_id,label\na.mp4,P,glioma\nclip,P,glioma\n")
+    visit = _pass(workspace, f"{address}/")["march"]
+    assert visit.report is not None
+    assert len(visit.report.taken) == 2
+    assert _pass(workspace, address) == {}
+    bucket.rm("/ward/drop/march", recursive=True)
+    assert _pass(workspace, address) == {}
+
+
+def test_the_mark_of_a_folder_in_a_bucket_is_no_name_in_it() -> None:
+    listed = ["ward/drop/clip/", "ward/drop/clip/1.png", "ward/drop/clip/.hidden"]
+    assert sources._names(listed, but="ward/drop/clip") == ["1.png"]
 
 
 def _pass_elsewhere(workspace: Workspace, drop: Path) -> list[dict[str, str]]:

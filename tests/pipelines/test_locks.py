@@ -94,7 +94,7 @@ def test_a_run_sweeps_half_written_files(workspace: Workspace) -> None:
 
 
 def test_a_reused_process_id_is_not_taken_for_the_owner() -> None:
-    boot, ticks = str(processes.start_of(os.getpid())).split("/")
+    boot, ticks = str(processes.start_of(os.getpid())).rsplit("/", 1)
     assert locks.owner_is_alive(f"{os.getpid()}:{boot}/{ticks}:/w")
     assert not locks.owner_is_alive(f"{os.getpid()}:{boot}/{int(ticks) - 1}:/w")
     assert not locks.owner_is_alive(f"{os.getpid()}:{boot[::-1]}/{ticks}:/w")

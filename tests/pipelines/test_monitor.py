@@ -160,3 +160,10 @@ def test_without_a_model_there_is_nothing_to_monitor(tracked: Workspace) -> None
     shutil.copyfile(template_file("params.yaml"), tracked.params)
     with pytest.raises(WrongUseError, match="No model"):
         monitor.run(tracked)
+
+
+def test_parts_that_end_before_the_look_are_not_read(monitored: Workspace) -> None:
+    serve(monitored, 20, days_ago=1)
+    (monitored.served / "19700101T000000Z-v1-0.parquet").write_bytes(b"no table")
+    version = monitor.choose(registry.connect(monitored), "1")
+    assert monitor._logged(monitored.served, version, since_ms=NOW_MS - 7 * DAY_MS).source.nunique() == 20

@@ -135,3 +135,18 @@ def test_what_dvc_could_not_do_is_told_with_its_cause_and_without_its_advertisem
     with pytest.raises(OutsideSystemError, match="lost") as refused:
         versioning.dvc(workspace, "pull", "lost.dvc")
     assert "support" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "elsewhere"),
+    [("remotes/storage", False), ("{root}/kept", False), ("../backup", True), ("s3://bucket/clinic", True)],
+)
+def test_copies_elsewhere_are_those_that_the_loss_of_the_workspace_spares(
+    workspace: Workspace, address: str, elsewhere: bool
+) -> None:
+    versioning.dvc(workspace, "remote", "modify", "storage", "url", address.format(root=workspace.root))
+    assert versioning.keeps_copies_elsewhere(workspace) == elsewhere
+
+
+def test_a_git_remote_is_a_copy_elsewhere(with_remotes: Workspace) -> None:
+    assert versioning.keeps_copies_elsewhere(with_remotes)

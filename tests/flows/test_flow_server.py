@@ -1,0 +1,98 @@
+"""What ``lclsc serve --flows`` does about runs that a killed service left behind, and whom it lets in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import StateType
+
+from flows import flow_server
+from pipelines.errors import WrongUseError
+
+RETRAIN, INTAKE = uuid4(), uuid4()
+
+
+class Server:
+    """Prefect's client, with these runs behind it."""
+
+    def __init__(self, runs: list[Any]) -> None:
+        self.runs = runs
+        self.ended: list[str] = []
+        self.asked: list[tuple[UUID, dict[str, Any], list[str]]] = []
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read_flow_runs(self, flow_run_filter: object) -> list[Any]:
+        return self.runs
+
+    def set_flow_run_state(self, run: str, state: Any, force: bool) -> None:
+        if run == "stuck":
+            raise RuntimeError("500")
+        assert state.is_crashed()
+        assert force
+        self.ended.append(run)
+
+    def create_flow_run_from_deployment(self, deployment: UUID, parameters: dict[str, Any], tags: list[str]) -> None:
+        self.asked.append((deployment, parameters, tags))
+
+
+def run(name: str, deployment: UUID = RETRAIN, state: StateType = StateType.RUNNING, tags: tuple[str, ...] = ()) -> Any:
+    return SimpleNamespace(
+        id=name, name=name, deployment_id=deployment, state_type=state, tags=list(tags), parameters={"reason": name}
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "asked"),
+    [
+        (run("night"), ["night"]),
+        (run("intake", INTAKE), []),
+        (run("cancelled by a person", state=StateType.CANCELLING), []),
+        (run("lost twice", tags=(flow_server.GOES_ON,)), []),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_a_lost_run_is_ended_and_a_training_goes_on_with_its_own_parameters(lost: Any, asked: list[str]) -> None:
+    server = Server([run("stuck", INTAKE), lost])
+    with mock.patch("prefect.client.orchestration.get_client", return_value=server):
+        flow_server._end_lost_runs({RETRAIN: "retrain", INTAKE: "intake"})
+    assert server.ended == [lost.name]
+    assert server.asked == [(RETRAIN, {"reason": name}, [flow_server.GOES_ON]) for name in asked]
+
+
+def test_port_0_is_any_free_one_and_a_taken_one_is_refused() -> None:
+    port = flow_server._free(0)
+    assert port > 0
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(WrongUseError, match=str(port)):
+            flow_server._free(port)
+
+
+def test_a_home_of_ones_own_keeps_its_profiles(tmp_path: Path) -> None:
+    (tmp_path / "profiles.toml").write_text('active = "mine"\n\n[profiles.mine]\nPREFECT_API_URL = "http://mine/api"\n')
+    code = "from pathlib import Path; from flows import flow_server\n"
+    code += f"flow_server._tell_others(Path({str(tmp_path)!r}), 4200, 'lclsc:word', 1)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PREFECT_HOME": str(tmp_path)})
+    said = (tmp_path / "profiles.toml").read_text()
+    assert "http://mine/api" in said
+    assert "http://127.0.0.1:4200/api" in said
+    assert "lclsc:word" in said
+    (tmp_path / "profiles.toml").unlink()
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PREFECT_HOME": str(tmp_path)})
+    assert stat.S_IMODE((tmp_path / "profiles.toml").stat().st_mode) == 0o600
