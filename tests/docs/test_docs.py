@@ -201,7 +201,7 @@ def test_readme_commands_do_what_they_say(folder: Path) -> None:
         assert len(list(csv.DictReader(file))) == 6
     with (folder / "demo" / "manifest.csv").open(encoding="utf-8") as file:
         assert {row["patient_id"].split("-")[0] for row in csv.DictReader(file)} == {"kdemo"}
-    assert "objects missing" in done.stdout
+    assert "hold every object" in done.stdout
     request = json.loads((folder / "request.json").read_text())
     assert request["dataframe_split"]["columns"] == ["video"]
     assert (folder / "clips" / request["dataframe_split"]["data"][0][0]).is_file()
