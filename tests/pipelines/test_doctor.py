@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import doctor, ledger, locks, object_stores, versioning
+from pipelines import doctor, ledger, locks, object_stores, processes, versioning
 from pipelines.doctor import machine
 from pipelines.files import md5_bytes
 from pipelines.workspace import Workspace
@@ -82,7 +82,7 @@ def test_what_is_safe_to_mend_is_mended(workspace: Workspace, spoils: dict[str, 
 
 
 def test_an_orphan_of_a_dead_owner_is_named_and_ended(workspace: Workspace) -> None:
-    mark = f"1:0.00:{workspace.root}"  # process 1 did not start at time 0
+    mark = f"1:{processes.boot()}/-1:{workspace.root}"  # process 1 did not start before the machine
     process = subprocess.Popen([sys.executable, "-c", "input()"], env=os.environ | {locks.OWNER: mark}, stdin=-1)
     try:
         assert str(process.pid) in finding(workspace, "orphans").found
