@@ -1,19 +1,18 @@
 """Time per training step on one and two workers: the pipeline under Ray Train beside plain torchrun with DDP.
 
-All of them take the same batches of the same frames through the same losses. They live side by side and take
-turns; whoever does not measure is stopped by signal, Ray's own processes included. A turn is long enough that what
-Ray catches up on after a stop is little beside it.
+All of them take the same batches of the same frames through the same losses. In every round each one starts, takes
+a few steps, is timed for many more, and ends before the next one starts: Ray has processes that would have to be
+stopped meanwhile, and what they catch up on afterwards is no part of a training.
 """
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,68 +27,68 @@ RAY, RAY_ORDERED = "Ray Train, ddp", "Ray Train, ordered"
 TORCHRUN, PLAIN = "the same under torchrun", "plain DDP under torchrun"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """A contestant of several processes: started once, asked through files, stopped between its turns."""
+    """A contestant of several processes, asked through files."""
 
     name: str
     command: Sequence[str]
-    environment: dict[str, str] = field(default_factory=dict)
-    asked: int = 0
-
-    def __post_init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="scaling-", ignore_cleanup_errors=True)
-        self.folder = Path(self._folder.name)
-        own = {"SCALING_FOLDER": str(self.folder), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-        command = [part.replace("FOLDER", str(self.folder)) for part in self.command]
-        paths = os.pathsep.join((str(PEERS), str(PEERS.parents[1])))
-        environment = os.environ | self.environment | own | {"PYTHONPATH": paths}
-        self.log = (self.folder / "log").open("w+")
-        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def measure(self, case: Case) -> Numbers:
-        self._signal(signal.SIGCONT)
-        numbers = self._ask(int(str(case["steps"])))
-        self._signal(signal.SIGSTOP)
+        """A whole life of it: the seconds of a step after its first few."""
+        with tempfile.TemporaryDirectory(prefix="scaling-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with self._started(folder) as process:
+                for number, steps in enumerate((case["warm_up"], case["steps"])):
+                    numbers = self._ask(folder, number, int(str(steps)), process)
         return numbers
 
-    def _ask(self, steps: int) -> Numbers:
-        answer = self.folder / f"{self.asked}.answer"
-        draft = self.folder / "request"
-        draft.write_text(str(steps))
-        draft.rename(self.folder / f"{self.asked}.request")
+    @contextmanager
+    def _started(self, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+        own = {"SCALING_FOLDER": str(folder), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        paths = os.pathsep.join((str(PEERS), str(PEERS.parents[1])))
+        environment = {**os.environ, **self.environment, **own, "PYTHONPATH": paths}
+        command = [part.replace("FOLDER", str(folder)) for part in self.command]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            self._end(folder, process)
+
+    def _ask(self, folder: Path, number: int, steps: int, process: subprocess.Popen[bytes]) -> Numbers:
+        answer = folder / f"{number}.answer"
+        _request(folder, number, steps)
         deadline = time.monotonic() + START_SECONDS
         while not answer.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.log.seek(0)
-                raise RuntimeError(f"{self.name} gave no answer: {self.log.read()[-2000:]}")
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} gave no answer: {(folder / 'log').read_text()[-2000:]}")
             time.sleep(0.02)
-        self.asked += 1
         return dict(json.loads(answer.read_text()))
 
-    def close(self) -> None:
+    def _end(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         """Ask the ranks to end; end what does not."""
-        self._signal(signal.SIGCONT)
-        (self.folder / f"{self.asked}.request").write_text("0")
+        if process.poll() is not None:
+            return
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        _request(folder, len(list(folder.glob("*.answer"))), 0)
         try:
-            self.process.wait(timeout=60)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
-            for process in [*self._family(), psutil.Process(self.process.pid)]:
+            for one in family:
                 with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        self.log.close()
-        self._folder.cleanup()
+                    one.kill()
+            process.wait()
 
-    def _family(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children(recursive=True)
-        return []
+    def close(self) -> None:
+        """Nothing of it lives between two turns."""
 
-    def _signal(self, number: signal.Signals) -> None:
-        """To all below the launcher, which itself only waits."""
-        for process in self._family():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+
+def _request(folder: Path, number: int, steps: int) -> None:
+    draft = folder / "request"
+    draft.write_text(str(steps))
+    draft.rename(folder / f"{number}.request")
 
 
 def ray_group(name: str, reduction: str, workers: int) -> Group:
@@ -107,14 +106,14 @@ def torchrun_group(name: str, kind: str, workers: int) -> Group:
 
 
 def race(report: Report, options: Options, workers: int) -> None:
-    case = {"workers": workers, "steps": options.pick(16, quick=1)}
+    case = {"workers": workers, "warm_up": options.pick(8, quick=1), "steps": options.pick(64, quick=1)}
     with contest(
         ray_group(RAY, "ddp", workers),
         ray_group(RAY_ORDERED, "ordered", workers),
         torchrun_group(TORCHRUN, "pipeline", workers),
         torchrun_group(PLAIN, "plain", workers),
     ) as groups:
-        result = run_race(groups, case, rounds=options.pick(7, quick=1), options=options)
+        result = run_race(groups, case, rounds=options.pick(5, quick=1), warm_ups=0, options=options)
     report.add(result)
     where = f"{workers} worker{'s' * (workers > 1)}"
     report.claim(figure(f"seconds a step under Ray, ddp: {where}", result.median(RAY), "s"))
