@@ -1,7 +1,8 @@
 """Many workers that equal one. The only file that knows ``torch.distributed``.
 
 A batch is cut into S *logical shards*, whatever the number of ranks W; shard s lives on rank s // (S / W).
-Values cross ranks as whole shards and are added in shard order, so the bits do not depend on W.
+Embeddings and counts cross ranks as whole shards, gradients as a running sum in shard order, so the bits do not
+depend on W; with ``ddp`` as each rank's sum, and they do.
 
 ``train_step`` works so. For a loop of one's own there is the form with one backward pass through the gather,
 ``gathered_label_contrast``: the same gradient but for the order of addition.
@@ -75,7 +76,7 @@ class World:
     def _add_in_order(self, local: Iterable[Sequence[Tensor]], into: Sequence[Tensor]) -> None:
         """Shards 0..S-1 one after the other, from rank to rank: the same bits for any W that divides S.
 
-        W - 1 messages and one broadcast, each as large as the network.
+        W - 1 messages and one broadcast, each as large as the network. Tested with gloo.
         """
         if self.rank > 0:
             local = list(local)  # computed while the ranks before are at theirs

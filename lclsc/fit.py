@@ -46,6 +46,8 @@ def fit(
             shard = _on_device_of(model, batch)
             if epoch == position == 0:
                 model.centre_(shard.image_B1SS, shard.fov_B1SS)
+            for frozen in (one for one in model.parameters() if not one.requires_grad):
+                frozen.grad = None  # the optimiser would go on by the last one
             result = train_step(
                 model,
                 [shard],

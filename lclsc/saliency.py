@@ -26,7 +26,7 @@ def label_map(dense_BDhw: Tensor, vectors_BD: Tensor, norm_B: Tensor) -> Tensor:
 
 
 def saliency(class_map_Bhw: Tensor, fov_Bhw: Tensor) -> tuple[Tensor, Tensor]:
-    """S = relu(M) inside the field of view over its largest value, and whether there is evidence (B,).
+    """S = relu(M) inside the field of view (bool) over its largest value, and whether there is evidence (B,).
 
     Without positive evidence S is 0 everywhere; such a sample is to be left out of the saliency losses.
     """

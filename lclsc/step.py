@@ -85,7 +85,8 @@ def train_step(
 ) -> StepResult:
     """Gradients of the whole batch's objective into ``.grad`` of its parameters, the same on all ranks.
 
-    ``shards`` are this rank's, in global order and all of one size. With ``reduction="ordered"`` and a fixed
+    ``.grad`` keeps its memory from step to step: clone what you keep, and set it to None where you freeze what was
+    trained. ``shards`` are this rank's, in global order and all of one size. With ``reduction="ordered"`` and a fixed
     thread count the gradients are the same to the bit for every world size that divides ``logical_shards``.
     """
     _check_shards(shards, world, logical_shards)

@@ -272,7 +272,7 @@ class Trainer:
         return images, torch.from_numpy(samples.fov_NSS[wanted])[:, None].to(self.device)
 
     def _tell(self, loss: float, metrics: Mapping[str, float] | None = None) -> None:
-        """Progress for the driver; fire and forget, from one rank, and no more often than anybody looks."""
+        """Progress for the driver; fire and forget, from one rank; steps no more often than anybody looks."""
         is_due = metrics or time.monotonic() >= self._told + TELL_SECONDS
         if self.world.rank == 0 and self.channel is not None and is_due:
             self._told = time.monotonic()

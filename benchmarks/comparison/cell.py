@@ -63,7 +63,8 @@ CONTRAST_CODE = (
     "lclsc.step",
     "lclsc.topk_pool",
 )
-"""All code that shapes a cell, but for the four figures of `pipelines.metrics`, which are definitions."""
+"""The code that shapes a cell, but for the order in which `lclsc.distributed` adds, what `pipelines.inference` and
+`lclsc.encoders.encoder` build, and the four figures of `pipelines.metrics`: a change of those is not seen."""
 CONTRAST_PARAMS = {"class_balanced", "global_keys", "saliency_weight", "saliency_start", "saliency_full", "consistency"}
 CONTRAST_PARAMS |= {"top_share", "contrast_margin", "contrast_weight", "momentum", "embeddings"}
 """Parameters that no `Supervised` trainer reads."""

@@ -55,3 +55,21 @@ def test_a_field_of_view_counts():
 def test_too_few_images_for_a_batch_are_refused():
     with pytest.raises(ValueError, match="fewer images than a batch"):
         trained(Stripes(15))
+
+
+def test_what_is_frozen_on_the_way_stays_as_it_is():
+    torch.manual_seed(0)
+    model = LCLSC(build_encoder("compact"), classes=2, embedding_dim=16, momentum=0.9)
+    epochs = fit(model, Stripes(40), epochs=2, batch_images=16)
+    next(epochs)
+    model.encoder.requires_grad_(False)
+    before = [parameter.clone() for parameter in model.parameters()]
+    next(epochs)
+    frozen = [
+        torch.equal(was, now) for was, now in zip(before, model.parameters(), strict=True) if not now.requires_grad
+    ]
+    moved = [
+        not torch.equal(was, now) for was, now in zip(before, model.parameters(), strict=True) if now.requires_grad
+    ]
+    assert all(frozen)
+    assert all(moved)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,16 @@ def _wait_for(path: Path, ranks: list[Any]) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize(("every", "messages"), [(0.0, 8), (1e9, 3)])
+def test_the_driver_hears_of_each_epoch_and_of_steps_no_more_often_than_it_looks(
+    monkeypatch: pytest.MonkeyPatch, every: float, messages: int
+) -> None:
+    monkeypatch.setattr(training, "TELL_SECONDS", every)
+    one, heard = trainer(), list[tuple[Any, ...]]()
+    one.channel = SimpleNamespace(put=SimpleNamespace(remote=lambda *news: heard.append(news)))
+    for _ in one.steps():
+        pass
+    assert [metrics["epoch"] for *_, metrics in heard if metrics] == [1, 2]
+    assert (heard[-1][0], len(heard)) == (one.total_steps, messages)
