@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lclsc import checks
+
 TAU_BOUNDS = (0.005, 10.0)
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -17,9 +19,13 @@ def calibrate_temperature(similarity_NK: Tensor, labels_N: Tensor) -> float:
     """The tau that minimises the negative log-likelihood of softmax(similarity / tau), within ``TAU_BOUNDS``.
 
     The likelihood is convex in 1/tau, so golden section on log tau finds its one minimum, always the same.
-    Samples of a class never seen (similarity -inf) say nothing about tau and are left out.
+    Samples of a class never seen (similarity -inf) say nothing about tau and are left out. ValueError for NaN, or
+    labels that are no classes.
     """
     scores_NK = similarity_NK.detach().double()
+    labels_N = checks.class_numbers(labels_N, *scores_NK.shape)
+    if scores_NK.isnan().any():
+        raise ValueError("a similarity is not a number: look for images that are none")
     scorable_N = scores_NK.gather(1, labels_N.unsqueeze(1)).squeeze(1).isfinite()
     if not scorable_N.any():
         raise ValueError("no sample to calibrate on: give validation samples of classes the model has seen")
@@ -52,6 +58,9 @@ def expected_calibration_error(probabilities_NK: Tensor, labels_N: Tensor, *, bi
     """Mean |accuracy - confidence| over equal-width confidence bins (l, r], weighted by their samples."""
     if len(labels_N) == 0:
         raise ValueError("no sample: the calibration error of nothing has no value")
+    labels_N = checks.class_numbers(labels_N, *probabilities_NK.shape)
+    if not ((probabilities_NK >= 0) & (probabilities_NK <= 1)).all():
+        raise ValueError("a confidence is not in [0, 1]: give probabilities, not similarities")
     confidence_N, predicted_N = probabilities_NK.detach().double().max(dim=1)
     surplus_N = (predicted_N == labels_N).double() - confidence_N
     bin_N = ((confidence_N * bins).ceil().long() - 1).clamp(0, bins - 1)

@@ -25,9 +25,20 @@ class _Centred(torch.autograd.Function):
     """Filters less their own mean. A symmetric projection, so its gradient is centred the same way: two passes over
     the weights where the recorded formula takes five, and one shard's gradient is as large as the network."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight_OIhw: Tensor) -> Tensor:
+    def forward(weight_OIhw: Tensor) -> Tensor:
         return weight_OIhw - weight_OIhw.mean((1, 2, 3), keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing to keep: it is linear."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (tangent_OIhw,) = tangents
+        return tangent_OIhw - tangent_OIhw.mean((1, 2, 3), keepdim=True)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

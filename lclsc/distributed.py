@@ -84,8 +84,9 @@ class World:
         _add(local, into)
         if self.rank + 1 < self.size:
             dist.send(_flat(into), dst=self.rank + 1)
-        if self.size > 1:
             _receive(into, lambda flat: dist.broadcast(flat, src=self.size - 1))
+        elif self.size > 1:
+            dist.broadcast(_flat(into), src=self.rank)
 
     def _add_here_then_everywhere(self, local: Iterable[Sequence[Tensor]], into: Sequence[Tensor]) -> None:
         """Added on each rank, then all-reduced as a sum (no mean): less waiting, but the bits depend on W."""

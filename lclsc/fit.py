@@ -10,11 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from lclsc import checks
 from lclsc.distributed import World
 from lclsc.model import LCLSC
 from lclsc.objective import ObjectiveSettings
+from lclsc.optimisation import learning_rate_share, parameter_groups
 from lclsc.step import ShardBatch, train_step
 from lclsc.views import ViewSettings
+
+WARMUP = 0.1  # of all steps
+WEIGHT_DECAY = 1e-4
 
 
 def fit(
@@ -28,31 +33,49 @@ def fit(
     settings: ObjectiveSettings | None = None,
     views: ViewSettings | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Train epoch by epoch where the model is; yields each epoch's mean losses. The model is ready after any of them.
+    """Train epoch by epoch where the model is, as you iterate; yields each epoch's mean losses.
 
-    ``dataset[i]`` is an image (1, S, S) in [0, 1], its label and, optionally, its field of view (1, S, S). What is
-    left over after the last whole batch of an epoch waits for the next one. Same seed, same weights.
+    ``dataset[i]`` is an image (1, S, S) in [0, 1], its class number and, optionally, its field of view (1, S, S),
+    which is where that is not 0. What is left over after the last whole batch of an epoch waits for the next one.
+    The model may be used after any epoch (``model.eval()``), and layers may be frozen between two. The same model,
+    seed and data give the same weights. A second call goes on from what is there with a new optimiser and schedule;
+    give it another seed, or its views are those of the first. ValueError for what cannot be trained on.
     """
+    if epochs < 1 or batch_images < 1:
+        raise ValueError(f"epochs is {epochs} and batch_images {batch_images}: both must be at least 1")
     loader = _loader(dataset, batch_images, seed)
     if not len(loader):
         raise ValueError(f"the data set has fewer images than a batch ({batch_images}): lower batch_images")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("every parameter of the model is frozen: there is nothing to train")
+    settings, views = settings or ObjectiveSettings(), views or ViewSettings()
+    return _epochs(model, loader, epochs, learning_rate, seed, settings, views)
+
+
+def _epochs(
+    model: LCLSC,
+    loader: DataLoader[dict[str, Tensor]],
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    settings: ObjectiveSettings,
+    views: ViewSettings,
+) -> Iterator[dict[str, float]]:
     total_steps = epochs * len(loader)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameter_groups(model, WEIGHT_DECAY), lr=learning_rate)
     for epoch in range(epochs):
         model.train()
         sums: dict[str, float] = {}
         for position, batch in enumerate(loader):
+            step = epoch * len(loader) + position
             shard = _on_device_of(model, batch)
-            if epoch == position == 0:
+            if not model.global_embeddings.seen.any():
                 model.centre_(shard.image_B1SS, shard.fov_B1SS)
-            for frozen in (one for one in model.parameters() if not one.requires_grad):
-                frozen.grad = None  # the optimiser would go on by the last one
             result = train_step(
                 model,
                 [shard],
-                settings or ObjectiveSettings(),
-                step=epoch * len(loader) + position,
+                settings,
+                step=step,
                 total_steps=total_steps,
                 seed=seed,
                 epoch=epoch,
@@ -61,8 +84,9 @@ def fit(
                 views=views,
             )
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * learning_rate_share(step, total_steps, warmup=WARMUP)
             optimizer.step()
-            schedule.step()
             model.global_embeddings.update_(result.z_ND, result.labels_N)
             sums = {name: sums.get(name, 0.0) + loss for name, loss in result.losses.items()}
         yield {name: total / len(loader) for name, total in sums.items()}
@@ -94,5 +118,16 @@ def _loader(dataset: Dataset[tuple[Tensor, ...]], batch_images: int, seed: int) 
 
 
 def _on_device_of(model: LCLSC, batch: dict[str, Tensor]) -> ShardBatch:
+    """A batch as the model needs it, or ValueError."""
+    image_B1SS, index_B = batch["image_B1SS"], batch["sample_index_B"]
+    checks.pictures(image_B1SS, batch["fov_B1SS"])
+    checks.grey_values(image_B1SS, index_B)
+    labels_B = checks.class_numbers(batch["labels_B"], len(index_B), len(model.global_embeddings.seen))
+    parts = {
+        "image_B1SS": image_B1SS,
+        "fov_B1SS": batch["fov_B1SS"] > 0,
+        "labels_B": labels_B,
+        "sample_index_B": index_B,
+    }
     device = model.global_embeddings.vectors.device
-    return ShardBatch(**{name: column.to(device) for name, column in batch.items()})
+    return ShardBatch(**{name: column.to(device) for name, column in parts.items()})

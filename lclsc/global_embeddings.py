@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
+from lclsc import checks
+
 
 class GlobalEmbeddings(nn.Module):
     """Buffers ``vectors`` (K, D), float32, unit once seen, and ``seen`` (K,), bool: in every checkpoint."""
@@ -41,7 +43,11 @@ class GlobalEmbeddings(nn.Module):
 
     @torch.no_grad()
     def recompute_(self, z_ND: Tensor, labels_N: Tensor) -> None:
-        """Forget the averages: each class's vector is the direction of its mean over these embeddings."""
+        """Forget the averages: each class's vector is the direction of its mean over these embeddings.
+
+        ValueError, and nothing forgotten, for labels that are no classes.
+        """
+        labels_N = checks.class_numbers(labels_N, len(z_ND), len(self.seen))
         self.vectors.zero_()
         self.seen.zero_()
         self.update_(z_ND, labels_N)

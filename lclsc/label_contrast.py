@@ -1,13 +1,14 @@
 """Label contrast (LCL): labels say which samples attract each other.
 
 The supervised contrastive form (SupCon, arXiv 2004.11362).
-Letters: N anchors, K keys, D embedding width, L labels. Usual temperature 0.1.
+Letters: N anchors, K keys, D embedding width, L labels. Shipped with temperature 0.03.
 
 Only the denominator needs all pairs. It is computed in blocks of B x B logits with an online log-sum-exp, and
 the blocks are computed again on the way back (the idea of FlashAttention, arXiv 2205.14135): memory grows
 with N + K, not with N K. Where the anchors are the keys, each block above the diagonal serves both its sides.
 """
 
+import math
 from collections.abc import Callable
 from itertools import combinations_with_replacement, product
 from typing import Any
@@ -34,9 +35,12 @@ def label_contrast(
     """Summed label-contrastive loss in nats and the number of anchors it covers.
 
     Anchor i is key ``first_key + i`` and never its own positive; an anchor without a positive adds to
-    neither number. ``class_balanced`` divides each class's part of the denominator by its number of keys.
+    neither number. ``class_balanced`` divides each class's part of the denominator by its number of
+    keys other than the anchor itself.
     Labels are 0..L-1. Half the work is saved where anchors and keys are one and the same tensor.
     """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}: it must be positive and finite")
     own = slice(first_key, first_key + len(anchors_ND))
     if not torch.equal(anchor_labels_N, key_labels_K[own]):
         raise ValueError(f"the anchors' labels are not those of the keys from {first_key} on: check first_key")

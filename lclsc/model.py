@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize, one_hot, relu
 
+from lclsc import checks
 from lclsc.centred_conv import CentredConv2d
 from lclsc.encoders import Encoder
 from lclsc.global_embeddings import GlobalEmbeddings
@@ -43,7 +44,7 @@ class Scores:
     __repr__ = shape_repr
 
     def class_map_of(self, class_B: Tensor) -> Tensor:
-        """The map (B, h, w) of one class an image."""
+        """The map (B, h, w) of one class an image; ``class_B`` holds numbers of 0..K-1."""
         return self.class_map_BKhw.take_along_dim(class_B[:, None, None, None], 1).squeeze(1)
 
 
@@ -85,13 +86,19 @@ class LCLSC(nn.Module):
         encoder_bfloat16: bool = False,
     ) -> None:
         super().__init__()
+        if classes < 1 or embedding_dim < 1:
+            raise ValueError(f"classes is {classes} and embedding_dim {embedding_dim}: both must be at least 1")
         self.encoder = encoder
         self.head = DenseHead(encoder.out_channels, embedding_dim)
         self.global_embeddings = GlobalEmbeddings(classes=classes, embedding_dim=embedding_dim, momentum=momentum)
         self.encoder_bfloat16 = encoder_bfloat16
 
     def embed(self, image_B1SS: Tensor, fov_B1SS: Tensor) -> Embedded:
-        """Images in [0, 1] with their field-of-view masks (bool, or 0 and 1) to embeddings."""
+        """Images in [0, 1] with their field-of-view masks (bool, or 0 and 1) to embeddings.
+
+        What lies outside a field of view does not matter, whatever it is. ValueError for other shapes or types.
+        """
+        checks.pictures(image_B1SS, fov_B1SS)
         device = image_B1SS.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.encoder_bfloat16 and self.training):
             features_BChw = self.encoder(standardise(image_B1SS, fov_B1SS))
@@ -129,7 +136,8 @@ def standardise(image_B1SS: Tensor, fov_B1SS: Tensor) -> Tensor:
     """Each image to mean 0 and deviation 1 inside its field of view, 0 outside."""
     inside = fov_B1SS.to(image_B1SS.dtype)
     pixels = inside.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
-    centred = (image_B1SS - (image_B1SS * inside).sum((1, 2, 3), keepdim=True) / pixels) * inside
+    seen_B1SS = image_B1SS.where(fov_B1SS > 0, 0.0)  # a product would keep what is not finite
+    centred = (seen_B1SS - seen_B1SS.sum((1, 2, 3), keepdim=True) / pixels) * inside
     variance = centred.square().sum((1, 2, 3), keepdim=True) / pixels
     return centred / variance.sqrt().clamp_min(MIN_DEVIATION)
 

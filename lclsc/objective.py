@@ -1,5 +1,6 @@
 """The objective: total = LCL + lambda(t) (SC + beta TK), with the settings of its parts."""
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -26,11 +27,11 @@ class ObjectiveSettings:
 
     def __post_init__(self) -> None:
         rules = {
-            "temperature": (self.temperature > 0, "> 0"),
+            "temperature": (0 < self.temperature < math.inf, "> 0 and finite"),
             "rho": (0 < self.rho <= 0.5, "in (0, 0.5]"),
             "delta": (0 <= self.delta <= 1, "in [0, 1]"),
-            "beta": (self.beta >= 0, ">= 0"),
-            "lam": (self.lam >= 0, ">= 0"),
+            "beta": (0 <= self.beta < math.inf, ">= 0 and finite"),
+            "lam": (0 <= self.lam < math.inf, ">= 0 and finite"),
             "ramp_end": (0 <= self.ramp_start <= self.ramp_end <= 1, "in [ramp_start, 1]; ramp_start >= 0"),
             "consistency": (self.consistency in get_args(ConsistencyKind), f"of {get_args(ConsistencyKind)}"),
         }

@@ -16,6 +16,7 @@ BLUR = 1 / 10  # deviation of the blur, of the image side: wider than a nest of 
 IMPUTATION_NOISE = 0.01  # deviation, of the displayed range (arXiv 2202.00449 uses the same)
 MAX_ITERATIONS = 2000
 TOLERANCE = 1e-5  # of the residual, of its first value: far below a grey level
+ROUNDING = 1e-12  # of a residual's pixel in float64
 _NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0))
 
 
@@ -77,11 +78,11 @@ def _harmonic(image: Tensor, inside: Tensor, removed: Tensor) -> Tensor:
     mean = torch.where(lonely, _total(image) / _total(inside).clamp_min(1.0), mean)
     guess = image * kept + mean * removed
     residual = (_neighbour_sum(guess) - weight_sum * guess) * removed
-    residual = residual.where(~lonely, 0.0)  # already even, and what rounding leaves of it has no solution
     step, power = residual, _total(residual.square())
-    enough = power * TOLERANCE**2
+    # Where nothing of a region is left, rounding is all there is to solve for, and it has no solution.
+    enough = (power * TOLERANCE**2).maximum(_total(removed) * ROUNDING**2)
     for _ in range(MAX_ITERATIONS):
-        going = power > enough.clamp_min(1e-30)
+        going = power > enough
         if not going.any():
             break
         pushed = (weight_sum * step - _neighbour_sum(step)) * removed

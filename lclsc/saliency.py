@@ -15,8 +15,8 @@ def class_map(dense_BDhw: Tensor, vectors_KD: Tensor, norm_B: Tensor) -> Tensor:
 
     The norm is detached: the gradient of a pure cosine sums to zero over space and would say nothing.
     """
-    batch, _, height, width = dense_BDhw.shape
-    scores_BKhw = (vectors_KD @ dense_BDhw.flatten(2)).reshape(batch, -1, height, width)
+    shape = (len(dense_BDhw), len(vectors_KD), *dense_BDhw.shape[2:])
+    scores_BKhw = (vectors_KD @ dense_BDhw.flatten(2)).reshape(shape)
     return scores_BKhw / norm_B.detach()[:, None, None, None]
 
 

@@ -85,9 +85,9 @@ def train_step(
 ) -> StepResult:
     """Gradients of the whole batch's objective into ``.grad`` of its parameters, the same on all ranks.
 
-    ``.grad`` keeps its memory from step to step: clone what you keep, and set it to None where you freeze what was
-    trained. ``shards`` are this rank's, in global order and all of one size. With ``reduction="ordered"`` and a fixed
-    thread count the gradients are the same to the bit for every world size that divides ``logical_shards``.
+    ``.grad`` keeps its memory from step to step: clone what you keep. ``shards`` are this rank's, in global order and
+    all of one size. With ``reduction="ordered"`` and a fixed thread count the gradients are the same to the bit for
+    every world size that divides ``logical_shards``.
     """
     _check_shards(shards, world, logical_shards)
     looks = views or ViewSettings()
@@ -101,6 +101,9 @@ def train_step(
     weight = settings.saliency_weight(step, total_steps)
     weights = (weight / max(numbers[1], 1), weight * settings.beta / max(numbers[3], 1))
     slices = z_gradient_ND.chunk(logical_shards)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.grad = None  # frozen since: the optimiser would go on by the last one
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = (
         _gradient(parameters, forward, slices[shard], weights)
@@ -217,8 +220,9 @@ def _gradient(
 
 def _zeroed(parameters: Sequence[Parameter]) -> list[Tensor]:
     """Their ``.grad``, at 0, in the memory of the step before: a network of fresh pages costs as much as a sum."""
+    zeros = []
     for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.zero_()
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+        kept = parameter.grad
+        parameter.grad = torch.zeros_like(parameter) if kept is None else kept.zero_()
+        zeros.append(parameter.grad)
+    return zeros

@@ -1,7 +1,7 @@
 """Top-K maximum and minimum pooling (TK-MMP): raises the contrast of relevant against irrelevant areas.
 
 Letters: B images, h w map cells, n cells inside the field of view, m = h w.
-Relative: WILDCAT's max + min pooling. Usual rho 0.2, delta 0.8.
+Relative: WILDCAT's max + min pooling. Shipped with rho 0.1, delta 0.8.
 """
 
 import torch

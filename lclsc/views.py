@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from lclsc import chance
+from lclsc import chance, checks
 from lclsc.chance import signed
 from lclsc.shapes import shape_repr
 
@@ -35,11 +35,11 @@ class ViewSettings:
     blur: float = 0.20  # largest weight of either neighbour in a 3-tap blur, [0, 1/3]
 
     def __post_init__(self) -> None:
-        for name in ("zoom", "gain", "gamma"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: a largest ratio must be at least 1")
-        if not 0 <= self.blur <= 1 / 3:
-            raise ValueError(f"blur is {self.blur}: a neighbour's weight must be in [0, 1/3]")
+        ratios = dict.fromkeys(("zoom", "gain", "gamma"), (1.0, 100.0))
+        bounds = {"rotate_degrees": (0.0, 180.0), "shift": (0.0, 1.0), "noise": (0.0, 1.0), "blur": (0.0, 1 / 3)}
+        for name, (low, high) in (bounds | ratios).items():
+            if not low <= getattr(self, name) <= high:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [{low:g}, {high:g}]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +74,8 @@ def make_views(
     view: int,
     settings: ViewSettings,
 ) -> View:
-    """View number ``view`` of each image in [0, 1], computed on the images' device."""
+    """View 0 or 1 of each image in [0, 1], computed on the images' device. ValueError for other shapes or types."""
+    checks.pictures(image_B1SS, fov_B1SS)
     indices: list[int] = sample_index_B.tolist()
     draws = [draw(seed, epoch, index, view, settings) for index in indices]
     affine_B33 = torch.tensor([sample.affine for sample in draws], dtype=image_B1SS.dtype, device=image_B1SS.device)

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 import lclsc
+from lclsc.optimisation import learning_rate_share, parameter_groups
 from pipelines import checkpoint, metrics, sampling
 from pipelines.errors import StageError
 from pipelines.inference import BATCH, as_tensor, build_model
@@ -229,12 +230,8 @@ class Trainer:
         )
 
     def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to zero; a function of the step alone."""
-        warmup = max(1.0, self.params.warmup * self.total_steps)
-        if step < warmup:
-            return self.params.learning_rate * (step + 1) / (warmup + 1)
-        done = (step - warmup) / max(1.0, self.total_steps - warmup)
-        return self.params.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        share = learning_rate_share(step, self.total_steps, warmup=self.params.warmup)
+        return self.params.learning_rate * share
 
     def _validate(self) -> dict[str, float]:
         """Scores of the validation patients; calibrates after the last epoch."""
@@ -326,15 +323,6 @@ def calibrate(similarity_NK: torch.Tensor, labels_N: torch.Tensor, params: Train
         "ece_before": error(lclsc.probabilities(similarity_NK, before), labels_N),
         "ece_after": error(lclsc.probabilities(similarity_NK, after), labels_N),
     }
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; norms and biases (one dimension) do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _require_finite(losses: Mapping[str, float], step: int) -> None:

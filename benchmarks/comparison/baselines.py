@@ -20,8 +20,9 @@ from torch.nn.functional import cross_entropy, normalize
 import lclsc
 from harness import NotMeasuredError
 from lclsc.model import cells_inside, pool, standardise
+from lclsc.optimisation import parameter_groups
 from pipelines.params import TrainParams
-from pipelines.training import Job, Samples, Trainer, parameter_groups
+from pipelines.training import Job, Samples, Trainer
 
 
 class Linear(lclsc.LCLSC):

@@ -45,26 +45,29 @@ SHARED_CODE = (
     "lclsc.corruptions",
     "lclsc.encoders.adapt",
     "lclsc.encoders.compact",
+    "lclsc.encoders.encoder",
     "lclsc.faithfulness",
     "lclsc.inference",
     "lclsc.map_quality",
     "lclsc.model",
+    "lclsc.optimisation",
     "lclsc.removal",
     "lclsc.saliency",
     "lclsc.views",
+    "pipelines.inference",
     "pipelines.sampling",
     "pipelines.training",
 )
 CONTRAST_CODE = (
     "lclsc.consistency",
+    "lclsc.distributed",
     "lclsc.global_embeddings",
     "lclsc.label_contrast",
     "lclsc.objective",
     "lclsc.step",
     "lclsc.topk_pool",
 )
-"""The code that shapes a cell, but for the order in which `lclsc.distributed` adds, what `pipelines.inference` and
-`lclsc.encoders.encoder` build, and the four figures of `pipelines.metrics`: a change of those is not seen."""
+"""All code that shapes a cell, but for the four figures of `pipelines.metrics`, which are definitions."""
 CONTRAST_PARAMS = {"class_balanced", "global_keys", "saliency_weight", "saliency_start", "saliency_full", "consistency"}
 CONTRAST_PARAMS |= {"top_share", "contrast_margin", "contrast_weight", "momentum", "embeddings"}
 """Parameters that no `Supervised` trainer reads."""

@@ -16,6 +16,6 @@ class Encoder(nn.Module):
         self.stride = stride
 
     def forward(self, image_B1SS: Tensor) -> Tensor:
-        """Features (B, C, h, w) with h = w = S / stride, rounded up."""
+        """Features (B, C, h, w) with h = w = S / stride; where that is no whole number, networks round either way."""
         features_BChw: Tensor = self.body(image_B1SS)
         return features_BChw

@@ -61,3 +61,19 @@ def test_calibration_lowers_the_calibration_error():
         for tau in (0.05, calibrate_temperature(scores, labels))
     )
     assert calibrated < 0.05 < raw
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(4, 1).long(), torch.zeros(1).long(), torch.full((4,), 2), torch.rand(4)]
+)
+def test_labels_that_are_none_of_these_samples_are_refused(labels):
+    for measure in (calibrate_temperature, expected_calibration_error):
+        with pytest.raises(ValueError, match="label"):
+            measure(torch.full((4, 2), 0.5), labels)
+
+
+def test_scores_that_are_no_numbers_and_similarities_for_probabilities_are_refused():
+    with pytest.raises(ValueError, match="not a number"):
+        calibrate_temperature(torch.tensor([[torch.nan, 0.1], [0.9, 0.2]]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="probabilities"):
+        expected_calibration_error(torch.tensor([[-0.5, 1.0], [0.9, 0.2]]), torch.tensor([0, 1]))

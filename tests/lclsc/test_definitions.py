@@ -20,7 +20,16 @@ from lclsc import chance, corruptions, faithfulness, map_stability, removal, vie
 
 RECORD = Path(__file__).with_name("definitions.json")
 MODULES = ("calibration", "chance", "consistency", "corruptions", "distributed", "faithfulness", "fit")
-MODULES += ("global_embeddings", "inference", "label_contrast", "map_quality", "map_stability", "model", "objective")
+MODULES += (
+    "global_embeddings",
+    "inference",
+    "label_contrast",
+    "map_quality",
+    "map_stability",
+    "model",
+    "objective",
+    "optimisation",
+)
 MODULES += ("removal", "saliency", "step", "topk_pool", "views")
 SIDE = 40
 

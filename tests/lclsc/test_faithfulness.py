@@ -410,3 +410,15 @@ def test_no_figure_knows_its_batch():
         whole = every(torch.arange(3))
         torch.testing.assert_close(every(torch.tensor([1])), whole[:, 1:2], rtol=1e-6, atol=1e-9)
         assert torch.equal(whole, every(torch.arange(3)))
+
+
+def test_where_nothing_of_one_part_is_left_it_takes_the_mean_of_the_others():
+    """Two parts of a field of view that do not touch, one of them removed as a whole."""
+    image = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    fov = torch.ones_like(image).bool()
+    fov[..., 30:34] = False
+    part = fov.clone()
+    part[..., 32:] = False
+    filled = removal.noisy_linear_imputation(image, fov, part, torch.arange(4), seed=0)
+    left = (image * (fov & ~part)).sum((1, 2, 3)) / (fov & ~part).sum((1, 2, 3))
+    assert ((filled - left[:, None, None, None]) * part).abs().max() < 5 * removal.IMPUTATION_NOISE

@@ -25,7 +25,7 @@ class Stripes(Dataset):
 def trained(dataset: Dataset, **options: object) -> tuple[LCLSC, list[dict[str, float]]]:
     torch.manual_seed(0)
     model = LCLSC(build_encoder("compact"), classes=2, embedding_dim=16, momentum=0.9)
-    return model, list(fit(model, dataset, batch_images=16, **options))
+    return model, list(fit(model, dataset, **({"batch_images": 16} | options)))
 
 
 def weights(model: LCLSC) -> torch.Tensor:
@@ -73,3 +73,77 @@ def test_what_is_frozen_on_the_way_stays_as_it_is():
     ]
     assert all(frozen)
     assert all(moved)
+
+
+def test_a_single_batch_an_epoch_trains():
+    for epochs in (1, 2, 10):
+        assert len(trained(Stripes(20), epochs=epochs)[1]) == epochs
+
+
+def test_a_second_call_goes_on_from_what_was_learnt():
+    model, _ = trained(Stripes(40), epochs=6)
+    images = torch.stack([Stripes(40)[index][0] for index in range(40)])
+
+    def scores():
+        return model.eval()(images, torch.ones_like(images)).similarity_BK
+
+    before = scores()
+    list(fit(model, Stripes(40), batch_images=16, epochs=1, learning_rate=1e-12))
+    torch.testing.assert_close(scores(), before, atol=0.05, rtol=0)
+
+
+class Given(Dataset):
+    """One image, label and field of view, over and over."""
+
+    def __init__(self, image: torch.Tensor, label: object, inside: torch.Tensor | None = None) -> None:
+        self.one = (image, label) if inside is None else (image, label, inside)
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple:
+        return self.one
+
+
+GREY = torch.full((1, 32, 32), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "why"),
+    [
+        (Given(255 * GREY, 0), "scale images to"),
+        (Given(GREY.where(torch.rand(32, 32) > 0.01, torch.nan), 0), "scale images to"),
+        (Given((255 * GREY).byte(), 0), "floats in"),
+        (Given(GREY.expand(3, 32, 32), 0), "grey square"),
+        (Given(GREY[:, :, :24], 0), "grey square"),
+        (Given(GREY, 0, torch.ones(1, 16, 16)), "fields of view"),
+        (Given(GREY, 2), "label 2 is none of the classes 0..1"),
+        (Given(GREY, -1), "label -1"),
+        (Given(GREY, 0.5), "class numbers"),
+        (Given(GREY, torch.tensor([0])), "class numbers"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_told(dataset: Given, why: str):
+    with pytest.raises(ValueError, match=why):
+        trained(dataset, epochs=1)
+
+
+def test_any_whole_number_is_a_label_and_any_mark_a_field_of_view():
+    half = torch.zeros(1, 32, 32)
+    half[:, :, :20] = 1
+    plain, _ = trained(Stripes(40, inside=half), epochs=1)
+    marked, _ = trained(Stripes(40, inside=(255 * half).byte()), epochs=1)
+    assert torch.equal(weights(plain), weights(marked))
+    trained(Given(GREY, torch.tensor(1, dtype=torch.int32)), epochs=1)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"epochs": -1}, {"batch_images": 0}])
+def test_nothing_waits_for_the_first_epoch_to_be_refused(options: dict):
+    with pytest.raises(ValueError, match="at least 1"):
+        fit(LCLSC(build_encoder("compact"), classes=2, embedding_dim=16), Stripes(40), **options)
+
+
+def test_a_frozen_model_is_refused():
+    model = LCLSC(build_encoder("compact"), classes=2, embedding_dim=16).requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen"):
+        fit(model, Stripes(40))

@@ -80,3 +80,12 @@ def test_no_gradient_flows_into_the_average():
 def test_a_momentum_of_one_is_refused():
     with pytest.raises(ValueError, match="momentum is 1"):
         GlobalEmbeddings(classes=2, embedding_dim=4, momentum=1.0)
+
+
+def test_wrong_labels_forget_nothing():
+    bank = filled()
+    before = bank.vectors.clone()
+    with pytest.raises(ValueError, match="none of the classes"):
+        bank.recompute_(torch.randn(2, bank.vectors.shape[1]), torch.tensor([0, 99]))
+    assert torch.equal(bank.vectors, before)
+    assert bank.seen.any()

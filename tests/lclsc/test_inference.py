@@ -47,3 +47,19 @@ def test_with_no_class_seen_everything_is_rejected():
 def test_a_temperature_must_be_positive():
     with pytest.raises(ValueError, match="tau is 0"):
         probabilities(torch.zeros(1, 2), 0)
+
+
+@pytest.mark.parametrize("tau", [float("nan"), float("inf"), 1e-45])
+def test_a_temperature_must_leave_numbers(tau):
+    with pytest.raises(ValueError, match="tau is"):
+        probabilities(torch.tensor([[0.9, -0.9]]), tau)
+
+
+def test_the_smallest_temperature_leaves_numbers():
+    torch.testing.assert_close(probabilities(torch.tensor([[1.0, -1.0]]), 1e-6), torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("limits", [{"min_score": float("nan")}, {"min_margin": float("nan")}])
+def test_a_limit_that_is_no_number_is_refused(limits):
+    with pytest.raises(ValueError, match="give numbers"):
+        reject(torch.tensor([[0.9, 0.1]]), **({"min_score": 0.2, "min_margin": 0.1} | limits))

@@ -111,3 +111,52 @@ def test_a_centred_start_has_its_mean_embedding_at_zero_and_stays_a_decompositio
     assert before.mean(0).norm() > 0.3 * before.norm(dim=1).mean()
     assert after.mean(0).norm() < 1e-3 * before.norm(dim=1).mean()
     assert after.norm(dim=1).min() > 0
+
+
+def test_centred_filters_can_be_transformed():
+    """Per-sample gradients and forward mode, as ``torch.func`` has them."""
+    layer, image = CentredConv2d(2, 3, 3).double(), torch.rand(4, 1, 2, 5, 5).double()
+
+    def loss(weight, one):
+        return torch.func.functional_call(layer, {"weight": weight}, (one,)).square().sum()
+
+    weight = layer.weight.detach()
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weight, image)
+    torch.testing.assert_close(each[1], torch.func.grad(loss)(weight, image[1]))
+    _, slope = torch.func.jvp(lambda w: loss(w, image[0]), (weight,), (torch.ones_like(weight),))
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-9, rtol=0)  # blind to what all filters share
+
+
+@torch.no_grad()
+def test_an_empty_batch_has_no_scores(model):
+    scores = model(torch.zeros(0, 1, 96, 96), torch.zeros(0, 1, 96, 96))
+    assert tuple(scores.similarity_BK.shape) == (0, len(model.global_embeddings.seen))
+    assert len(scores.class_map_BKhw) == 0
+
+
+@torch.no_grad()
+def test_what_lies_outside_the_field_of_view_does_not_matter(model):
+    image, fov = torch.rand(2, 1, 96, 96), torch.ones(2, 1, 96, 96).bool()
+    fov[:, :, :30] = False
+    plain = model(image.masked_fill(~fov, 0.0), fov)
+    for outside in (torch.nan, torch.inf, 7.0):
+        assert torch.equal(model(image.masked_fill(~fov, outside), fov).similarity_BK, plain.similarity_BK)
+
+
+def test_a_model_without_classes_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        LCLSC(build_encoder("compact"), classes=0)
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (torch.rand(2, 3, 96, 96), "grey square"),
+        (torch.rand(2, 1, 96, 64), "grey square"),
+        (torch.rand(2, 96, 96), "grey square"),
+        (torch.zeros(2, 1, 96, 96).byte(), "floats"),
+    ],
+)
+def test_pictures_of_another_shape_are_refused(model, image, why):
+    with pytest.raises(ValueError, match=why):
+        model(image, torch.ones_like(image))

@@ -107,3 +107,19 @@ def test_every_angle_and_both_flips_occur():
 def test_ranges_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ViewSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shift": -0.5}, {"shift": 5}, {"noise": -1}, {"rotate_degrees": float("nan")}, {"zoom": float("nan")}],
+    ids=str,
+)
+def test_what_is_in_no_range_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ViewSettings(**wrong)
+
+
+def test_only_square_grey_images_have_views():
+    image = torch.rand(2, 1, 48, 64)
+    with pytest.raises(ValueError, match="square"):
+        make_views(image, torch.ones_like(image), torch.arange(2), seed=0, epoch=0, view=0, settings=ViewSettings())
