@@ -1,8 +1,8 @@
 """Time per training step on one and two workers: the pipeline under Ray Train beside plain torchrun with DDP.
 
-All of them take the same batches of the same frames through the same losses, plain DDP without global keys. In every
-round each one starts, takes a few steps, is timed for many more, and ends before the next one starts: Ray has processes
-that would have to be stopped meanwhile, and what they catch up on afterwards is no part of a training.
+All of them take the same batches of the same frames through the same losses. In every round each one starts, takes a
+few steps, is timed for many more, and ends before the next one starts: Ray has processes that would have to be stopped
+meanwhile, and what they catch up on afterwards is no part of a training.
 """
 
 import json

@@ -108,15 +108,15 @@ class _Objective(torch.nn.Module):
         labels_M = batch.labels_B.repeat(2)
         z_ND = torch.cat(all_gather(seen.z_BD)) if self.size > 1 else seen.z_BD
         labels_N = torch.cat(_everyones(labels_M, self.size))
+        bank = self.model.global_embeddings
         lcl, anchors = lclsc.label_contrast(
             seen.z_BD,
             labels_M,
-            z_ND,
-            labels_N,
+            torch.cat((z_ND, bank.vectors[bank.seen])),
+            torch.cat((labels_N, bank.seen.nonzero().squeeze(1))),
             first_key=self.rank * len(labels_M),
             temperature=self.objective.temperature,
         )
-        bank = self.model.global_embeddings
         map_Mhw = lclsc.label_map(seen.dense_BDhw, bank.vectors[labels_M], seen.norm_B)
         saliency_Mhw, include_M = lclsc.saliency(map_Mhw, seen.fov_Bhw)
         one_B, two_B = include_M.chunk(2)
