@@ -14,6 +14,8 @@ from flows import console, notices
 from flows.options import open_workspace
 from pipelines import promotion
 
+LIMIT_SECONDS = 3600
+
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -30,9 +32,6 @@ class Decision(BaseModel):
         pattern="^([0-9a-f]{8,64})?$",
         description="SHA-256 of the gate.json that you looked at; 8 characters do.",
     )
-
-
-LIMIT_SECONDS = 3600
 
 
 @flow(name="approve", persist_result=False)

@@ -7,16 +7,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.utilities.timeout import timeout
 
-from flows import notices
+from flows import events, notices
 from flows.options import open_workspace
 from pipelines.errors import LclscError
 
-AUDIT_FOUND = "lclsc.audit.found"
-"""What the deployment ``retrain`` waits for; see prefect.yaml."""
 LIMIT_SECONDS = 24 * 3600
 
 
@@ -40,7 +37,7 @@ def audit(workspace: Path, targets: list[str] | None = None, deep: bool = False,
         create_table_artifact(key="audit-findings", table=bad, description="What the audit found")
         names = ", ".join(sorted({check["name"] for check in bad}))
         notices.send("audit", f"audit: {report['verdict']}", f"{place.root.name}: {len(bad)} findings ({names}).")
-        emit_event(AUDIT_FOUND, resource={"prefect.resource.id": f"lclsc.workspace.{place.root.name}"})
+        events.emit(events.AUDIT_FOUND, place)
         raise AuditFindingError(
             "audit_finding",
             f"{len(bad)} of {len(report['checks'])} checks did not pass: {names}.",

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.logging import get_run_logger
 from prefect.utilities.timeout import timeout
 
-from flows import console, notices
+from flows import console, events, notices
 from flows.options import open_workspace
 from pipelines import manifest
 from pipelines.errors import WrongUseError
@@ -21,8 +20,6 @@ from pipelines.intake import drop_folder, sources
 from pipelines.intake.drop_folder import Timing, Visit
 from pipelines.workspace import Workspace
 
-DATA_CHANGED = "lclsc.data.changed"
-"""What the deployment ``retrain`` waits for; see prefect.yaml."""
 LIMIT_SECONDS = 12 * 3600
 
 
@@ -68,7 +65,7 @@ def announce_news(workspace: Workspace) -> None:
     version = manifest.version_of(videos, manifest.read_splits(workspace.splits))
     if path.exists() and read_json(path) == version:
         return
-    emit_event(DATA_CHANGED, resource={"prefect.resource.id": f"lclsc.workspace.{workspace.root.name}"})
+    events.emit(events.DATA_CHANGED, workspace)
     EventsWorker.instance().wait_until_empty()
     write_json(path, version)
 

@@ -7,16 +7,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.utilities.timeout import timeout
 
-from flows import notices
+from flows import events, notices
 from flows.options import open_workspace
 from pipelines import monitor as stage
 
-DRIFT_FOUND = "lclsc.drift.found"
-"""What the deployment ``retrain`` waits for; see prefect.yaml."""
 LIMIT_SECONDS = 12 * 3600
 
 
@@ -42,5 +39,5 @@ def monitor(
             key="drift", table=[one.as_json() for one in report.alarms], description="What has drifted"
         )
         if report.params.on_alarm == "retrain":
-            emit_event(DRIFT_FOUND, resource={"prefect.resource.id": f"lclsc.workspace.{place.root.name}"})
+            events.emit(events.DRIFT_FOUND, place)
     return report.as_json()

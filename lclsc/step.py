@@ -101,10 +101,7 @@ def train_step(
     weight = settings.saliency_weight(step, total_steps)
     weights = (weight / max(numbers[1], 1), weight * settings.beta / max(numbers[3], 1))
     slices = z_gradient_ND.chunk(logical_shards)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.grad = None  # frozen since: the optimiser would go on by the last one
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = _trained(model)
     gradients = (
         _gradient(parameters, forward, slices[shard], weights)
         for shard, forward in zip(world.local_shards(logical_shards), forwards, strict=True)
@@ -216,6 +213,17 @@ def _gradient(
             outputs.append(part)
             seeds.append(torch.full_like(part, weight))
     return torch.autograd.grad(outputs, parameters, seeds, allow_unused=True, materialize_grads=True)
+
+
+def _trained(model: LCLSC) -> list[Parameter]:
+    """Those that learn. One frozen since the step before loses its ``.grad``: the optimiser would go on by it."""
+    parameters = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameters.append(parameter)
+        else:
+            parameter.grad = None
+    return parameters
 
 
 def _zeroed(parameters: Sequence[Parameter]) -> list[Tensor]:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class _Batch:
     name: str
     place: str
 
-    @property
+    @cached_property
     def source(self) -> Source:
         return sources.of(self.place)
 

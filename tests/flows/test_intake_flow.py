@@ -34,7 +34,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, tmp_path: Path) 
     for name in ("PREFECT_HOME", "DVC_SITE_CACHE_DIR", "MLFLOW_TRACKING_URI"):  # the flow sets them; they are put back
         monkeypatch.setenv(name, str(tmp_path / name))
     (tmp_path / "drop" / "march").mkdir(parents=True)
-    with disable_run_logger(), mock.patch.object(flow, "emit_event"), mock.patch.object(flow, "EventsWorker"):
+    with disable_run_logger(), mock.patch.object(flow.events, "emit_event"), mock.patch.object(flow, "EventsWorker"):
         yield said
 
 
@@ -77,7 +77,7 @@ def test_a_pass_that_runs_out_of_time_is_told(
 def test_news_is_said_once_and_again_by_who_could_not_note_it(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, sent: list[str]
 ) -> None:
-    emitted = flow.emit_event
+    emitted = flow.events.emit_event
     assert isinstance(emitted, mock.Mock)
     flow.announce_news(workspace)
     assert emitted.call_count == 0  # no videos yet
