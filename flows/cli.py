@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from flows import console, evidence, gating, monitoring, promotion, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
@@ -337,19 +338,17 @@ def _print_retrain(report: dict[str, Any]) -> None:
 
 def _print_pages(folder: Path) -> None:
     """Where to look next; each line can be pasted."""
-    database, home = folder / "mlflow.db", folder / ".state" / "prefect"
-    console.out.print("\nLook at it:", style="bold")
+    quiet = "MLFLOW_DISABLE_TELEMETRY=true", "PREFECT_SERVER_ANALYTICS_ENABLED=false"
+    local, mlflow_db = ("--host", "127.0.0.1"), f"sqlite:///{folder / 'mlflow.db'}"
+    home = f"PREFECT_HOME={(folder / '.state' / 'prefect').absolute()}"
     lines = (
-        ("the report", f"xdg-open {folder / 'reports' / 'report.html'}"),
-        ("MLflow's page", f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///{database}"),
-        (
-            "Prefect's page",
-            f"PREFECT_SERVER_ANALYTICS_ENABLED=false PREFECT_HOME={home.absolute()} "
-            "prefect server start --host 127.0.0.1",
-        ),
+        ("the report", ("xdg-open", folder / "reports" / "report.html")),
+        ("MLflow's page", ("env", quiet[0], "mlflow", "ui", *local, "--backend-store-uri", mlflow_db)),
+        ("Prefect's page", ("env", quiet[1], home, "prefect", "server", "start", *local)),
     )
-    for what, command in lines:
-        console.out.print(f"  {what:<15} {command}", highlight=False, soft_wrap=True)
+    console.out.print("\nLook at it:", style="bold")
+    for what, words in lines:
+        console.out.print(f"  {what:<15} {console.command(*words)}", highlight=False, soft_wrap=True)
 
 
 FIGURES = ("macro_f1", "balanced_accuracy", "patient_macro_f1", "saliency_iou", "pointing", "ece", "coverage")
@@ -408,7 +407,7 @@ def _versions_table(versions: list[dict[str, Any]]) -> Any:
     rows = [
         (
             one["version"],
-            ", ".join(one["aliases"]) + (" [red]withdrawn[/]" if one["withdrawn"] else ""),
+            Text.assemble(", ".join(one["aliases"]) or "–", (" withdrawn" if one["withdrawn"] else "", "red")),
             one["verdict"] or "not judged",
             one["registered"],
         )
@@ -514,7 +513,7 @@ def doctor(
     else:
         rows = [
             (
-                "[green]ok[/]" if finding.ok else "[red]mend[/]",
+                Text("ok", "green") if finding.ok else Text("mend", "red"),
                 finding.name,
                 finding.found,
                 "" if finding.ok else finding.remedy,

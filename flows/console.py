@@ -57,9 +57,14 @@ def print_error(error: LclscError) -> None:
     err.print(Panel(body, title=error.code.replace("_", " "), title_align="left", border_style="red"))
 
 
+def printable(text: str) -> str:
+    """What somebody else wrote, without escapes and hidden signs."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def plain(text: str) -> str:
-    """What somebody else wrote, fit for a terminal: no escapes, no hidden signs, no markup."""
-    return escape("".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text))
+    """What somebody else wrote, in a line of ours: printable, and never taken for markup."""
+    return escape(printable(text))
 
 
 def command(*words: object) -> str:
@@ -68,14 +73,17 @@ def command(*words: object) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], whole: Collection[str] = ()) -> Table:
-    """A plain table; numbers to the right, missing values as a dash. Columns named in ``whole`` are never broken."""
+    """A plain table; numbers to the right, missing values as a dash. Columns named in ``whole`` are never broken.
+
+    A cell is shown as it stands, without markup; one with a colour is a ``Text``.
+    """
     result = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
-    rows = [[_shown(cell) for cell in row] for row in rows]
+    cells = [[_shown(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        numeric = bool(cells) and all(_is_number(row[index].plain) for row in cells)
         justify: JustifyMethod = "right" if numeric else "left"
         result.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
-    for row in rows:
+    for row in cells:
         result.add_row(*row)
     return result
 
@@ -84,7 +92,7 @@ def print_clauses(clauses: Iterable[Mapping[str, Any]]) -> None:
     """A line for every clause of the gate."""
     for clause in clauses:
         verdict = clause["verdict"]
-        out.print(f"  [{VERDICT_COLOURS[verdict]}]{verdict}[/] {clause['name']}: {clause['note']}")
+        out.print(f"  [{VERDICT_COLOURS[verdict]}]{verdict}[/] {clause['name']}: {plain(clause['note'])}")
 
 
 def figure(value: float | None, interval: Sequence[float] | None = None) -> str:
@@ -100,8 +108,10 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
 
 
-def _shown(cell: Any) -> str:
-    return "–" if cell is None or cell == "" else str(cell)
+def _shown(cell: Any) -> Text:
+    if isinstance(cell, Text):
+        return cell
+    return Text("–" if cell is None or cell == "" else "\n".join(map(printable, str(cell).split("\n"))))
 
 
 def _is_number(cell: str) -> bool:

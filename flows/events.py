@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prefect.events import emit_event
+from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource
 
 from pipelines.workspace import Workspace
 
@@ -12,4 +13,7 @@ AUDIT_FOUND = "lclsc.audit.found"
 
 
 def emit(event: str, workspace: Workspace) -> None:
-    emit_event(event, resource={"prefect.resource.id": f"lclsc.workspace.{workspace.root.name}"})
+    """Back once the server has it; raises when it does not. ``prefect.events.emit_event`` sends later, or never."""
+    said = Event(event=event, resource=Resource({"prefect.resource.id": f"lclsc.workspace.{workspace.root.name}"}))
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[said.model_dump(mode="json")])

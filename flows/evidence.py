@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from flows import console, remedies
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
@@ -58,7 +59,7 @@ def _print_audit(report: dict[str, Any]) -> None:
     worst_last = sorted(report["checks"], key=lambda check: list(colours).index(check["verdict"]))
     rows = [
         (
-            f"[{colours[check['verdict']]}]{check['verdict']}[/]",
+            Text(check["verdict"], colours[check["verdict"]]),
             check["name"],
             check["object"],
             check["expected"],
@@ -150,7 +151,9 @@ def diff(
 
 
 def _print_diff(result: dict[str, Any]) -> None:
-    console.out.print(f"from [bold]{result['from']['name']}[/] to [bold]{result['to']['name']}[/]")
+    console.out.print(
+        f"from [bold]{console.plain(result['from']['name'])}[/] to [bold]{console.plain(result['to']['name'])}[/]"
+    )
     for part in ("videos", "patients"):
         counts = ", ".join(f"{len(found)} {what}" for what, found in result[part].items() if found)
         console.out.print(f"{part}: {counts or 'the same'}")
@@ -210,7 +213,7 @@ def _print_reproduction(result: dict[str, Any]) -> None:
         f"ran {', '.join(result['steps'])}; {result['frames_decoded']} frames decoded, {result['reused']} shards reused"
     )
     for line in result["environment"]:
-        console.out.print(f"environment: {line}")
+        console.out.print(f"environment: {console.plain(line)}")
     if result["differing"]:
         rows = [(entry["path"], entry["recorded"], entry["rebuilt"]) for entry in result["differing"]]
         console.out.print(

@@ -4,12 +4,11 @@ Writes  .state/prefect/   Prefect's home: database, ``server.json`` (address of 
                           ``auth`` (its password, for the page), ``profiles.toml`` (profile ``lclsc``, for its CLI)
 
 Everything listens on this machine only, and the server asks for a password: whoever may talk to it may let
-code run. With ``PREFECT_API_URL`` set that server is used, and none is started.
+code run. With ``PREFECT_API_URL`` set that server is used, and none is started; while it is away, what runs goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -17,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -27,11 +25,12 @@ from typing import Any
 
 import psutil
 
-from flows import console
+from flows import console, flow_runner
 from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
 from pipelines.files import write_json
 from pipelines.intake import sources
+from pipelines.redaction import redact
 from pipelines.stage import die_with_parent
 from pipelines.workspace import Workspace, private_folder
 
@@ -39,8 +38,6 @@ START_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 HISTORY = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
 """A listing a minute is half a million runs a year: Prefect removes those older than its retention period, 90 days."""
-GOES_ON = "goes-on"
-"""Tag of a run that goes on where a lost one was. Lost itself it is not asked for again: it may be what kills us."""
 
 
 def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
@@ -52,27 +49,24 @@ def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
     signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
     family: list[psutil.Process] = []
     try:
-        with locks.marked(workspace), _server(workspace, port) as is_ours:
-            _run_flows(workspace, drop, family, server_is_ours=is_ours)
+        with locks.marked(workspace), _server(workspace, port) as server:
+            flow_runner.run(workspace, drop, family, server)
     except KeyboardInterrupt:
         console.err.print("stopping")
     finally:
-        _end_family(workspace, family + _descendants())
+        _end_family(workspace, family + flow_runner.descendants())
 
 
 def _stop(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-# --- the server ------------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
-def _server(workspace: Workspace, port: int) -> Iterator[bool]:
-    """The user's server where ``PREFECT_API_URL`` names one, else our own on loopback; whether it is our own."""
+def _server(workspace: Workspace, port: int) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Our own server on loopback; None where ``PREFECT_API_URL`` names the user's."""
     if os.environ.get("PREFECT_API_URL"):
-        console.out.print(f"Prefect: {os.environ['PREFECT_API_URL']}")
-        yield False
+        console.out.print(f"Prefect: {redact(os.environ['PREFECT_API_URL'])}", markup=False, soft_wrap=True)
+        yield None
         return
     port = _free(port)
     home = private_folder(Path(os.environ["PREFECT_HOME"]))
@@ -84,7 +78,7 @@ def _server(workspace: Workspace, port: int) -> Iterator[bool]:
         _wait_until_ready(process, port, home)
         _tell_others(home, port, password, process.pid)
         _say_where(workspace, home, port)
-        yield True
+        yield process
     finally:
         (home / "server.json").unlink(missing_ok=True)
         _end(process)
@@ -166,93 +160,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-# --- its flows -------------------------------------------------------------------------------------
-
-
-def _run_flows(workspace: Workspace, drop: str | None, family: list[psutil.Process], *, server_is_ours: bool) -> None:
-    """Prefect's runner: polls, and starts each run in a process of its own. Schedules go on at the next start."""
-    os.environ["LCLSC_SERVING"] = "1"
-    from flows import deployments
-
-    built = deployments.build(workspace, drop)
-    runner = _runner(workspace)
-    flow_of = {runner.add_deployment(deployment): deployment.flow_name for deployment in built}
-    for deployment in built:
-        console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
-    if server_is_ours:
-        _end_lost_runs(flow_of)
-    asyncio.run(_until_told(runner, family))
-
-
-def _end_lost_runs(flow_of: dict[Any, str | None]) -> None:
-    """Runs that a killed service left behind run no more: give their slots back, and let a training go on.
-
-    On our own server nobody but the service before this one can have run them.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
-    from prefect.states import Crashed
-
-    begun = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
-    ours = filters.FlowRunFilter(
-        state=filters.FlowRunFilterState(type=begun),
-        deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
-    )
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=ours):
-            try:
-                client.set_flow_run_state(run.id, Crashed(message="The service that ran it was killed."), force=True)
-            except Exception as error:  # one run that Prefect cannot end must not keep the others waiting
-                console.err.print(f"the lost run {run.name} could not be ended ({type(error).__name__})")
-            goes_on = run.state_type != StateType.CANCELLING and GOES_ON not in run.tags
-            if run.deployment_id and flow_of.get(run.deployment_id) == "retrain" and goes_on:
-                client.create_flow_run_from_deployment(run.deployment_id, parameters=run.parameters, tags=[GOES_ON])
-
-
-def _runner(workspace: Workspace) -> Any:
-    """Its folder for runs would lie in /tmp under a name that all users of the machine share."""
-    from prefect.runner import Runner
-
-    tempfile.tempdir = str(private_folder(workspace.state / "runner"))
-    try:
-        return Runner(name=f"lclsc {workspace.root.name}", pause_on_shutdown=False)
-    finally:
-        tempfile.tempdir = None
-
-
-async def _until_told(runner: Any, family: list[psutil.Process]) -> None:
-    """Run until a signal; then end the runs and say so on Prefect's page, which the runner's own handler does not.
-
-    ``family`` is filled with what runs by then: Ray's agents outlive their parents and hide their environment.
-    """
-    running = asyncio.create_task(runner.start())
-    while not runner.started and not running.done():
-        await asyncio.sleep(0.1)
-    stops: list[asyncio.Future[None]] = []
-
-    def stop() -> None:
-        if stops:
-            return  # a second signal changes nothing: the runs are being ended
-        family.extend(_descendants())
-        stops.append(asyncio.ensure_future(runner.astop()))
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    await running
-    await asyncio.gather(*stops)
-
-
-def _when(deployment: Any) -> str:
-    crons = [f"{entry.schedule.cron} ({entry.schedule.timezone})" for entry in deployment.schedules or []]
-    events = [f"after {name}" for trigger in deployment.triggers for name in sorted(trigger.expect)]
-    return ", ".join(crons + events) or "when asked"
-
-
-def _descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
 
 
 def _end_family(workspace: Workspace, family: list[psutil.Process]) -> None:

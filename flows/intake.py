@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.events.worker import EventsWorker
 from prefect.logging import get_run_logger
 from prefect.utilities.timeout import timeout
 
@@ -56,8 +55,8 @@ def intake(workspace: Path, drop: str | None = None, settle_seconds: float = 30.
 def announce_news(workspace: Workspace) -> None:
     """Say that the data version changed, however it did; who waits for it is written in prefect.yaml.
 
-    What was said is noted once the server has it: a pass that is killed in between says it again, and a retrain
-    that has nothing to do costs one status check.
+    A pass that is killed before it could note what it said says it again: a retrain that has nothing to do costs
+    one status check.
     """
     videos, path = manifest.read_videos(workspace.manifest), workspace.state / "announced.json"
     if not videos:
@@ -66,7 +65,6 @@ def announce_news(workspace: Workspace) -> None:
     if path.exists() and read_json(path) == version:
         return
     events.emit(events.DATA_CHANGED, workspace)
-    EventsWorker.instance().wait_until_empty()
     write_json(path, version)
 
 

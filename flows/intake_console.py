@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from flows import console
-from flows.console import plain
+from flows.console import plain, printable
 from flows.options import HERE
 from pipelines.intake import drop_folder, quarantine
 from pipelines.intake.batch import IntakeReport
@@ -49,7 +49,7 @@ def _tables(report: IntakeReport) -> None:
         seen = [(item["row"], item["video_id"][:12], item["code"], item["note"]) for item in report.remarks]
         console.out.print(console.table("Taken in, but look at", ("row", "video", "remark", "note"), seen, WHOLE))
     if report.errors:
-        rows = [(error.row, error.column, plain(error.value), plain(error.message)) for error in report.errors]
+        rows = [(error.row, error.column, printable(error.value), error.message) for error in report.errors]
         console.out.print(console.table("Not taken in", ("row", "column", "value", "problem"), rows, WHOLE))
     if report.quarantined:
         aside = [
@@ -64,7 +64,7 @@ def show_draft(draft: Draft, source: str, workspace: Path, json: bool) -> None:
         console.print_json(draft.as_json())
         return
     if draft.skipped:
-        rows = [(plain(one.path), one.what) for one in draft.skipped]
+        rows = [(printable(one.path), one.what) for one in draft.skipped]
         console.err.print(console.table("Not in the draft", ("path", "what it is"), rows))
     there = () if workspace == HERE else ("--workspace", workspace)
     following = console.command("lclsc", "intake", source, *there)
@@ -84,8 +84,8 @@ def show_quarantine(workspace: Workspace, json: bool) -> None:
         (
             f"{record.quarantine_id[:12]}\n{record.reason}",
             record.at[:10],
-            plain(record.path),
-            plain(f"{record.cause} {record.remedy}"),
+            printable(record.path),
+            f"{record.cause} {record.remedy}",
         )
         for record in records
     ]
@@ -97,8 +97,8 @@ def watch(workspace: Workspace, folder: str, *, poll: float, settle: float, once
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    visits, bad = [], False
-    for visit in drop_folder.watch(workspace, folder, Timing(poll=poll, settle=settle), once=once, wait=ending.wait):
+    visits, bad, timing = [], False, Timing(poll=poll, settle=settle)
+    for visit in drop_folder.watch(workspace, folder, timing, once=once, wait=ending.wait, is_shown=True):
         bad |= visit.state == "failed" or bool(visit.report and not visit.report.clean)
         if json and once:
             visits.append(visit.as_json())

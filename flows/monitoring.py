@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from flows import console
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
@@ -70,7 +71,7 @@ def _print(report: Any) -> None:
                 _figure(one.now),
                 f"{one.effect:.2f}",
                 f"{one.p_adjusted:.2g}",
-                "[red]alarm[/]" if one.alarm else "steady",
+                Text("alarm", "red") if one.alarm else "steady",
             )
             for one in sorted(report.findings, key=lambda one: one.p_adjusted)
         ]

@@ -27,12 +27,15 @@ log = logging.getLogger("lclsc.notices")
 
 
 def send(kind: Kind, title: str, body: str) -> bool:
-    """Tell whoever wants to know; True when it was delivered. A notice that cannot be sent stops nothing."""
+    """Tell whoever wants to know. A notice that cannot be sent stops nothing.
+
+    True when somebody has it, or nobody is to be told: then it need not be sent again.
+    """
     senders = [*_addresses(), *_block()]
     delivered = [_deliver(name, sender, f"lclsc: {title}", body) for name, sender in senders]
     if not all(delivered):
         log.warning("notice %s: %d of %d addresses not reached", kind, delivered.count(False), len(delivered))
-    return bool(delivered) and all(delivered)
+    return any(delivered) or not delivered
 
 
 def of_retrain(report: dict[str, Any], workspace: str) -> None:
@@ -73,8 +76,7 @@ def of_trouble(what: str, workspace: Workspace) -> Iterator[None]:
         yield
     except Exception as error:
         trouble = error.code if isinstance(error, LclscError) else type(error).__name__
-        if not _is_told(told, trouble):
-            of_failure(what, error, workspace.root.name)
+        if not _is_told(told, trouble) and of_failure(what, error, workspace.root.name):
             with contextlib.suppress(OSError):  # on a full disk people are told more often
                 write_json(told, trouble)
         raise
@@ -82,19 +84,20 @@ def of_trouble(what: str, workspace: Workspace) -> Iterator[None]:
 
 def _is_told(path: Path, trouble: str) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        return read_json(path) == trouble and time.time() - path.stat().st_mtime < DAY
+        age = time.time() - path.stat().st_mtime  # below 0 where the clock was set back
+        return read_json(path) == trouble and 0 <= age < DAY
     return False
 
 
-def of_failure(what: str, error: Exception, workspace: str) -> None:
-    """Why a run ended; an error of our own names no patient, another one only its kind."""
+def of_failure(what: str, error: Exception, workspace: str) -> bool:
+    """Why a run ended, as ``send``; an error of our own names no patient, another one only its kind."""
     if isinstance(error, LclscError):
         said = f"{error.cause} {error.remedy}"
     elif isinstance(error, OSError) and error.errno in OF_THE_DISK:
         said = f"{error.strerror}. {OF_THE_DISK[error.errno][1]}"
     else:
         said = type(error).__name__
-    send("failed", f"{what} failed", f"{workspace}: {said}")
+    return send("failed", f"{what} failed", f"{workspace}: {said}")
 
 
 def _deliver(name: str, sender: Callable[[str, str], bool], title: str, body: str) -> bool:

@@ -32,10 +32,12 @@ MISSING, WITHOUT_RATE = "missing", "without rate"
 
 
 ENDED = ("taken", "failed")
-"""States in which a batch is left alone until it changes."""
+"""States in which a batch waits for nothing until it changes."""
 BUSY = "workspace_busy"
 OVERDUE_SECONDS = 3600.0
 """After which somebody is told that a batch still waits, or is still refused."""
+LONGEST_WORK_SECONDS = 48 * 3600.0
+"""After which somebody is told that the workspace still does something else: no training is given more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +76,18 @@ class Timing:
 
 
 def watch(
-    workspace: Workspace, folder: str | Path, timing: Timing, *, once: bool, wait: Callable[[float], bool]
+    workspace: Workspace,
+    folder: str | Path,
+    timing: Timing,
+    *,
+    once: bool,
+    wait: Callable[[float], bool],
+    is_shown: bool = False,
 ) -> Iterator[Visit]:
     """Visits in which something happened, until ``wait`` (which sleeps) says that it is time to stop.
 
-    ``folder`` is a path, or an address of fsspec's such as ``s3://bucket/drop``.
+    ``folder`` is a path, or an address of fsspec's such as ``s3://bucket/drop``. ``is_shown`` where somebody sees the
+    visits as they come: who saw that a batch failed need not be called.
     """
     drop, notes = sources.of(folder), _Notes.open(workspace, folder)
     said: dict[str, Visit] = {}
@@ -88,6 +97,8 @@ def watch(
                 return
             batch = _Batch(name, drop.at(name))
             visit = _told(workspace, batch, notes, timing, lambda: wait(0))
+            if is_shown and visit is not None and visit.state == "failed":
+                notes.put(name, replace(notes.of_trouble(visit), told=True))
             if visit is not None and visit != said.get(name):
                 said[name] = visit
                 yield visit
@@ -132,23 +143,27 @@ def _told(workspace: Workspace, batch: _Batch, notes: _Notes, timing: Timing, st
 
 
 def _alarmed(visit: Visit, notes: _Notes) -> Visit:
-    """Call people at once about what failed, after an hour about what is still not in; never about a long training."""
+    """Call people at once about what failed, later about what is still not in."""
     note = notes.of_trouble(visit)
     notes.put(visit.batch, note)
-    is_late = note.state not in ENDED and visit.code != BUSY and time.time() - note.since > OVERDUE_SECONDS
+    patience = LONGEST_WORK_SECONDS if visit.code == BUSY else OVERDUE_SECONDS
+    is_late = note.state not in ENDED and time.time() - note.since > patience
     return replace(visit, alarm=not note.told and (visit.state == "failed" or is_late))
 
 
 def _visit(
     workspace: Workspace, batch: _Batch, notes: _Notes, timing: Timing, stop: Callable[[], bool]
 ) -> Visit | None:
-    """Take a batch in when it is complete; None for one that was dealt with and has not changed since."""
+    """Take a batch in when it is complete; None for one that was dealt with and has not changed since.
+
+    One that failed is dealt with once somebody was told.
+    """
     before = notes.get(batch.name)
     looks, rows, why = _look(batch.source)
     now = time.time()
     if before is None or before.looks != looks:
         note, changed = Note(looks=looks, since=now, state="waiting"), True
-    elif before.state in ENDED:
+    elif before.state == "taken" or (before.state == "failed" and before.told):
         return None
     else:
         note, changed = replace(before, since=min(before.since, now)), False  # the clock may have been set back

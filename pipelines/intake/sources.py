@@ -349,10 +349,11 @@ def _refuse(address: str) -> None:
                 "This address keeps copies of the videos outside the workspace.",
                 "Name the files themselves.",
             )
-        if urlsplit(part).password:
+        known = urlsplit(part)
+        if known.password or (known.scheme in ("http", "https") and (known.username or known.query)):
             raise WrongUseError(
                 "credentials_in_address",
-                "The address carries a password.",
+                "The address carries a password, or what may be one: a user name or a query.",
                 "Set it in the environment; for s3:// that is AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
             )
 

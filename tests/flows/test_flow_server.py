@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -13,11 +14,13 @@ from typing import Any
 from unittest import mock
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from flows import flow_server
-from pipelines.errors import WrongUseError
+from flows import flow_runner, flow_server
+from pipelines.errors import OutsideSystemError, WrongUseError
+from pipelines.workspace import Workspace
 
 RETRAIN, INTAKE = uuid4(), uuid4()
 
@@ -62,16 +65,16 @@ def run(name: str, deployment: UUID = RETRAIN, state: StateType = StateType.RUNN
         (run("night"), ["night"]),
         (run("intake", INTAKE), []),
         (run("cancelled by a person", state=StateType.CANCELLING), []),
-        (run("lost twice", tags=(flow_server.GOES_ON,)), []),
+        (run("lost twice", tags=(flow_runner.GOES_ON,)), []),
     ],
     ids=lambda one: getattr(one, "name", ""),
 )
 def test_a_lost_run_is_ended_and_a_training_goes_on_with_its_own_parameters(lost: Any, asked: list[str]) -> None:
     server = Server([run("stuck", INTAKE), lost])
     with mock.patch("prefect.client.orchestration.get_client", return_value=server):
-        flow_server._end_lost_runs({RETRAIN: "retrain", INTAKE: "intake"})
+        flow_runner._end_lost_runs({RETRAIN: "retrain", INTAKE: "intake"})
     assert server.ended == [lost.name]
-    assert server.asked == [(RETRAIN, {"reason": name}, [flow_server.GOES_ON]) for name in asked]
+    assert server.asked == [(RETRAIN, {"reason": name}, [flow_runner.GOES_ON]) for name in asked]
 
 
 def test_port_0_is_any_free_one_and_a_taken_one_is_refused() -> None:
@@ -86,7 +89,7 @@ def test_port_0_is_any_free_one_and_a_taken_one_is_refused() -> None:
 
 def test_a_home_of_ones_own_keeps_its_profiles(tmp_path: Path) -> None:
     (tmp_path / "profiles.toml").write_text('active = "mine"\n\n[profiles.mine]\nPREFECT_API_URL = "http://mine/api"\n')
-    code = "from pathlib import Path; from flows import flow_server\n"
+    code = "from pathlib import Path; from flows import flow_runner, flow_server\n"
     code += f"flow_server._tell_others(Path({str(tmp_path)!r}), 4200, 'lclsc:word', 1)"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PREFECT_HOME": str(tmp_path)})
     said = (tmp_path / "profiles.toml").read_text()
@@ -96,3 +99,39 @@ def test_a_home_of_ones_own_keeps_its_profiles(tmp_path: Path) -> None:
     (tmp_path / "profiles.toml").unlink()
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PREFECT_HOME": str(tmp_path)})
     assert stat.S_IMODE((tmp_path / "profiles.toml").stat().st_mode) == 0o600
+
+
+def test_a_server_that_is_away_for_a_while_ends_no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Prefect's own patience this loop raises RuntimeError after three polls."""
+    from prefect.runner import _scheduled_run_poller
+
+    monkeypatch.setattr(_scheduled_run_poller, "critical_service_loop", _scheduled_run_poller.critical_service_loop)
+    flow_runner._be_patient()
+    polls = [httpx.ConnectError("away")] * 20 + [KeyError("enough")]
+    workload = mock.AsyncMock(side_effect=polls)
+    with pytest.raises(KeyError):
+        asyncio.run(_scheduled_run_poller.critical_service_loop(workload=workload, interval=0))
+
+
+def test_a_service_whose_own_server_has_ended_ends_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with subprocess.Popen(["sleep", "60"]) as server:
+        server.kill()
+        server.wait()
+        runner = Runner()
+        with pytest.raises(OutsideSystemError, match="ended"):
+            asyncio.run(flow_runner._until_told(runner, [], flow_runner._watch(Workspace(tmp_path), server)))
+    assert runner.stopped
+
+
+class Runner:
+    """Runs until it is told to stop."""
+
+    started, stopped = True, False
+
+    async def start(self) -> None:
+        while not self.stopped:
+            await asyncio.sleep(0.01)
+
+    async def astop(self) -> None:
+        self.stopped = True

@@ -34,7 +34,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, tmp_path: Path) 
     for name in ("PREFECT_HOME", "DVC_SITE_CACHE_DIR", "MLFLOW_TRACKING_URI"):  # the flow sets them; they are put back
         monkeypatch.setenv(name, str(tmp_path / name))
     (tmp_path / "drop" / "march").mkdir(parents=True)
-    with disable_run_logger(), mock.patch.object(flow.events, "emit_event"), mock.patch.object(flow, "EventsWorker"):
+    with disable_run_logger(), mock.patch.object(flow.events, "emit"):
         yield said
 
 
@@ -77,7 +77,7 @@ def test_a_pass_that_runs_out_of_time_is_told(
 def test_news_is_said_once_and_again_by_who_could_not_note_it(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, sent: list[str]
 ) -> None:
-    emitted = flow.events.emit_event
+    emitted = flow.events.emit
     assert isinstance(emitted, mock.Mock)
     flow.announce_news(workspace)
     assert emitted.call_count == 0  # no videos yet
@@ -92,3 +92,17 @@ def test_news_is_said_once_and_again_by_who_could_not_note_it(
     write_json(workspace.state / "announced.json", "another version")
     flow.announce_news(workspace)
     assert emitted.call_count == 3
+
+
+def test_news_that_the_server_does_not_take_is_no_old_news(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, sent: list[str]
+) -> None:
+    emitted = flow.events.emit
+    assert isinstance(emitted, mock.Mock)
+    monkeypatch.setattr(flow.manifest, "read_videos", lambda _: [SimpleNamespace(video_id="0")])
+    emitted.side_effect = OSError("away")
+    with pytest.raises(OSError, match="away"):
+        flow.announce_news(workspace)
+    emitted.side_effect = None
+    flow.announce_news(workspace)
+    assert emitted.call_count == 2

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,24 @@ def test_trouble_that_stays_is_told_once_a_day(receiver: Receiver, tmp_path: Pat
     for error in (full, full, away, None, away, away):
         run(error)
     assert [got["message"].split()[1] for got in receiver.got] == ["Full.", "Away."]  # gone for a while is not news
-    os.utime(tmp_path / ".state" / "told" / "intake.json", (0, 0))
-    run(away)
+    for told in (0, time.time() + notices.DAY):  # long ago, or before the clock was set back
+        os.utime(tmp_path / ".state" / "told" / "intake.json", (told, told))
+        run(away)
+        run(away)
+    assert len(receiver.got) == 4
+
+
+def test_trouble_that_nobody_heard_of_is_told_again(receiver: Receiver, tmp_path: Path) -> None:
+    for status in (500, 500, 200, 200):
+        receiver.status = status
+        with contextlib.suppress(StageError), notices.of_trouble("intake", Workspace(tmp_path)):
+            raise StageError("disk", "Full.", "Free some.")
     assert len(receiver.got) == 3
+
+
+def test_one_address_of_two_is_enough_to_be_told(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCLSC_NOTIFY", f"json://127.0.0.1:9/hook {receiver.address}")
+    assert notices.send("drift", "drift", "clinic")
 
 
 def test_an_address_that_cannot_be_reached_stops_nothing_and_is_not_shown(
@@ -122,7 +138,7 @@ def test_an_address_that_cannot_be_reached_stops_nothing_and_is_not_shown(
 
 def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
     monkeypatch.delenv("LCLSC_NOTIFY")
-    assert not notices.send("drift", "drift", "clinic")
+    assert notices.send("drift", "drift", "clinic")  # nothing is left to be told
     assert receiver.got == []
 
 

@@ -178,7 +178,8 @@ def test_a_bad_batch_is_said_once_and_stops_nobody(
     assert {visit["batch"]: visit["state"] for visit in held} == {"april": "busy", "march": "busy"}
     visits = _pass(workspace, drop)
     assert {name: visit.state for name, visit in visits.items()} == {"april": "failed", "march": "taken"}
-    assert _pass(workspace, drop) == {}
+    assert [(visit["batch"], visit["state"]) for visit in _pass_elsewhere(workspace, drop)] == [("april", "failed")]
+    assert _pass(workspace, drop) == {}  # whoever saw that one need not be called
     _batch(drop / "april", "none.mp4,P,glioma,")
     assert _pass(workspace, drop)["april"].state == "waiting"
 
@@ -207,11 +208,28 @@ def test_people_are_called_once_about_what_failed_and_what_waits_for_an_hour(
         "april": ("failed", True),
         "march": ("waiting", False),
     }
+    again = _pass(workspace, drop)["april"]
+    assert again.alarm  # nobody was reached
+    drop_folder.note_told(workspace, drop, [again])
+    assert "april" not in _pass(workspace, drop)
     monkeypatch.setattr(drop_folder, "OVERDUE_SECONDS", 0.0)
     late = [_pass(workspace, drop)["march"] for _ in range(2)]
     assert [visit.alarm for visit in late] == [True, True]  # until somebody was reached
     drop_folder.note_told(workspace, drop, late[1:])
     assert not _pass(workspace, drop)["march"].alarm
+
+
+def test_people_are_called_when_the_workspace_is_busy_for_longer_than_a_training_may_take(
+    workspace: Workspace, drop: Path, make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(drop / "march" / "a.mp4")
+    _batch(drop / "march", "a.mp4,P,glioma,")
+    with locks.one_writer(workspace):
+        monkeypatch.setattr(drop_folder, "OVERDUE_SECONDS", 0.0)
+        visit = _pass(workspace, drop)["march"]
+        assert (visit.state, visit.alarm) == ("busy", False)
+        monkeypatch.setattr(drop_folder, "LONGEST_WORK_SECONDS", 0.0)
+        assert _pass(workspace, drop)["march"].alarm
 
 
 def test_what_nobody_foresaw_is_told_once(workspace: Workspace, drop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from pipelines.workspace import Workspace
     [
         ("https://ada:pa55word@git.example/clinic.git failed", "https://***@git.example/clinic.git failed"),
         ("postgresql://u:p%40ss@/mlflow?host=/srv", "postgresql://***@/mlflow?host=/srv"),
+        ("https://ghp_t0ken@git.example/clinic.git failed", "https://***@git.example/clinic.git failed"),
         ("ssh://git@git.example/clinic.git at 10:30", "ssh://git@git.example/clinic.git at 10:30"),
         ("s3://bucket/key, http://127.0.0.1:4200/api", "s3://bucket/key, http://127.0.0.1:4200/api"),
     ],

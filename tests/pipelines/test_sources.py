@@ -73,6 +73,8 @@ def test_a_source_that_is_away_is_a_transient_failure(bucket: str, monkeypatch: 
         ("gs://bucket/march", "no_reader_for_address"),
         ("nothing://bucket/march", "bad_address"),
         ("sftp://user:secret@host/march", "credentials_in_address"),
+        ("https://t0ken@host/march", "credentials_in_address"),
+        ("https://host/march?sig=s3cret", "credentials_in_address"),
         ("simplecache::s3://bucket/march", "caching_address"),
     ],
 )
