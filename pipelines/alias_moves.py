@@ -27,6 +27,7 @@ from pipelines.workspace import Workspace
 def held(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[dict[str, str]]:
     """Hold the aliases still; gives alias -> version, which registry and ledger agree on."""
     store.require_promoter()
+    store.require_kept()
     with ledger.exclusive(workspace, "registry"):
         name_promoter(workspace, store, actor=actor)
         settle(workspace, store, actor=actor)

@@ -47,6 +47,7 @@ def run(workspace: Workspace) -> list[str]:
     versioning.require_kept_lines(workspace)
     store = registry.connect(workspace)
     store.require_promoter()
+    store.require_kept()
     with ledger.exclusive(workspace, "registry"):
         alias_moves.name_promoter(workspace, store, actor=ACTOR)
         settled = alias_moves.settle(workspace, store, actor=ACTOR)

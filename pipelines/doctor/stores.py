@@ -46,12 +46,15 @@ def _ledger(workspace: Workspace) -> Finding:
 
 
 def _registry(workspace: Workspace) -> Finding:
-    from pipelines.registry import database
+    from pipelines.registry import database, loss
 
     name = "MLflow database"
     if not database.is_embedded(workspace):
         return _answers(MLFLOW_SERVER, database.tracking_uri(workspace))
     if not workspace.tracking_database.exists():
+        if known := loss.noted(workspace):
+            lost = loss.error(known)
+            return Finding(name, False, lost.cause, lost.remedy)
         return Finding(name, True, "made by the first retrain")
     damage = _damage(workspace.tracking_database)
     if damage:

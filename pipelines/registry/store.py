@@ -23,7 +23,7 @@ from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import TEMPORARY_PREFIX, canonical_json, sha256_bytes, sha256_file
 from pipelines.ledger import Entry, exclusive
 from pipelines.params import flat
-from pipelines.registry import database
+from pipelines.registry import database, loss
 from pipelines.registry.client import Client, process_address, translated
 from pipelines.workspace import Workspace
 
@@ -110,6 +110,8 @@ def connect(workspace: Workspace, name: str | None = None) -> Registry:
     """The workspace's registry, ready to use. ``name`` is ``register.name`` of params.yaml unless given."""
     settings.apply()  # MLflow reads its telemetry switches when it is imported
     if database.is_embedded(workspace):
+        if not workspace.tracking_database.exists():
+            loss.refuse(workspace, present=())
         database.ensure_database(workspace)
         database.rebase(workspace)
     from mlflow import MlflowClient
@@ -254,6 +256,10 @@ class Registry:
                 break
         aliases = self._aliases()
         return sorted((_version(one, aliases) for one in found), key=lambda version: int(version.version))
+
+    def require_kept(self) -> None:
+        """OutsideSystemError where none is left of the versions that the ledger knows. Before any that writes."""
+        loss.refuse(self.workspace, (version.version for version in self.versions()))
 
     def version(self, number: str) -> Version | None:
         return next((version for version in self.versions() if version.version == number), None)

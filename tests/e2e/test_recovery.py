@@ -38,6 +38,14 @@ def test_state_cache_and_registry_lost_at_once_come_back(
         shutil.rmtree(line.root / name)
     (line.root / "mlflow.db").unlink()
     line.tool("dvc", "fetch")
+    before = (line.root / "ledger.jsonl").read_bytes()
+    for command in (("retrain",), ("promote", "1"), ("rollback", "--reason", "lost")):
+        assert line.json(*command, expect=3)["error"]["code"] == "registry_lost"
+    line.run("doctor", "--repair", expect=1)
+    found = line.json("doctor", expect=1)["findings"]
+    assert "the ledger knows version 1" in next(one["found"] for one in found if one["name"] == "MLflow database")
+    assert not (line.root / "mlflow.db").exists()  # nobody took it for a new one
+    assert (line.root / "ledger.jsonl").read_bytes() == before
     shutil.copyfile(backup / "mlflow.db", line.root / "mlflow.db")
     shutil.copytree(backup / "mlartifacts", line.root / "mlartifacts")
     is_whole(line)
