@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lclsc import ENCODERS, build_encoder
+from lclsc.encoders.compact import Residual
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -51,3 +52,11 @@ def test_an_unknown_name_is_refused_with_the_choices():
 def test_monai_is_imported_only_when_one_of_its_networks_is_built():
     code = "import sys; from lclsc import build_encoder; build_encoder('compact'); assert 'monai' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_residual_block_adds_its_branch():
+    block = Residual(12)
+    features = torch.rand(2, 12, 5, 5)
+    branch = block.branch(features)
+    assert branch.max() > 0.1
+    assert torch.equal(block(features), features + branch)

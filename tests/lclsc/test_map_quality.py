@@ -101,3 +101,12 @@ def test_a_figure_does_not_know_its_batch(scenes):
     maps, truth, fov = scenes
     whole = map_quality.saliency_auc(maps, truth, fov)
     assert torch.equal(whole[2:3], map_quality.saliency_auc(maps[2:3], truth[2:3], fov[2:3]))
+
+
+@pytest.mark.parametrize("marked", [1, SIDE * SIDE - 1])
+def test_one_pixel_alone_is_a_structure(marked):
+    fov = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
+    truth = (torch.arange(SIDE * SIDE) < marked).reshape(1, SIDE, SIDE)
+    maps = torch.rand(1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    expected = metrics.roc_auc_score(truth.flatten(), maps.flatten())
+    assert float(map_quality.saliency_auc(maps, truth, fov)) == pytest.approx(expected)

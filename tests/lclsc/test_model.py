@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import conv2d
 
 from lclsc import LCLSC, build_encoder
 from lclsc.centred_conv import CentredConv2d
+from lclsc.encoders.encoder import Encoder
 from lclsc.model import cells_inside, standardise
 
 
@@ -160,3 +162,9 @@ def test_a_model_without_classes_is_refused():
 def test_pictures_of_another_shape_are_refused(model, image, why):
     with pytest.raises(ValueError, match=why):
         model(image, torch.ones_like(image))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(96, 8), (12, 6), (11, 1)])
+def test_the_last_norm_has_the_most_groups_that_divide_the_channels(channels, groups):
+    encoder = Encoder(nn.Conv2d(1, channels, 8, stride=8), out_channels=channels, stride=8)
+    assert LCLSC(encoder, classes=2).head.norm.num_groups == groups
