@@ -1,4 +1,4 @@
-"""Tables of the data that were edited by hand. Labels and splits have two writers, intake and ``forget``.
+"""Data that were edited by hand. Tables and folders have two writers, intake and ``forget``.
 
 Each notes in the ledger which data version the tables will have, before it writes them. So tables of a version that
 nobody noted were written by somebody's editor; also after a kill, whoever commits them.
@@ -6,33 +6,49 @@ nobody noted were written by somebody's editor; also after a kill, whoever commi
 
 from __future__ import annotations
 
-from pipelines import manifest, versioning
-from pipelines.errors import LclscError, StageError
+import json
+
+from pipelines import manifest, object_stores, versioning
+from pipelines.errors import LclscError, StageError, WrongUseError
 from pipelines.evidence.ledger_events import data_versions, entries_of
 from pipelines.workspace import Workspace
 
 TABLES = ("manifest.csv", "splits.csv")
 
 
-def refuse(workspace: Workspace, *, finishing: bool = False) -> None:
+def refuse(workspace: Workspace) -> None:
     """StageError where manifest.csv or splits.csv differ from the last commit and no line of the ledger tells of it.
 
-    Where an intake was killed between the two, only another one (``finishing``) goes on.
+    Splits without the manifest that an intake was about to write are taken back before (``staging``).
     """
     versioning.require_kept_lines(workspace)
     edited = versioning.changed_files(workspace, TABLES)
     if not edited or _version(workspace) in _told(workspace):
         return
-    if "manifest.csv" not in edited and _has_only_new_splits(workspace):
-        if finishing:
-            return
-        raise StageError("intake_unfinished", "An intake was killed half way.", "Run the same `lclsc intake` again.")
     raise StageError(
         "tables_edited",
         f"Changed by hand: {' and '.join(edited)}. No line of the ledger tells of it.",
         f"Restore it with `git checkout {' '.join(edited)}`; correct labels, domains and sites with "
         "`lclsc intake SRC --update`. A split never changes.",
     )
+
+
+def refuse_files(workspace: Workspace) -> None:
+    """WrongUseError where a file lies in videos/ or masks/ that nobody took in: tracked anew, it would get in."""
+    for folder in (workspace.videos, workspace.masks):
+        listing = object_stores.cache(workspace).read_intact(versioning.pointer_md5(workspace, folder.name))
+        if listing is None:
+            continue  # a clone that has not pulled yet
+        known = {entry["relpath"].split("/")[0] for entry in json.loads(listing)}
+        found = sorted(
+            path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name not in known
+        )
+        if found:
+            raise WrongUseError(
+                "videos_changed",
+                f"The folder {folder.name}/ was changed by hand: {len(found)} in it were never taken in.",
+                f"Move what `dvc diff` calls added out of {folder.name}/, and take videos in with `lclsc intake`.",
+            )
 
 
 def _told(workspace: Workspace) -> set[str]:
@@ -50,12 +66,3 @@ def _version(workspace: Workspace) -> str | None:
         return manifest.data_version(workspace.manifest, workspace.splits)
     except (LclscError, OSError, ValueError):
         return None
-
-
-def _has_only_new_splits(workspace: Workspace) -> bool:
-    """No committed split has moved: intake writes those of new patients first, and the manifest behind them."""
-    committed = manifest.parse_splits((versioning.file_at(workspace, "HEAD", "splits.csv") or b"").decode())
-    try:
-        return committed.items() <= manifest.read_splits(workspace.splits).items()
-    except (LclscError, OSError, ValueError):
-        return False

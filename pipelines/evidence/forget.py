@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipelines import cluster, hand_edits, ledger, manifest, prediction_log, progress, registry, versioning
+from pipelines import cluster, ledger, manifest, prediction_log, progress, registry, staging, versioning
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
 from pipelines.evidence.commit import WorkingTree
@@ -54,7 +54,7 @@ def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> For
 
     ``logs`` are folders of prediction logs that ``serve --log`` keeps elsewhere: the workspace does not know them.
     """
-    hand_edits.refuse(workspace, finishing=True)
+    staging.require_untouched(workspace)
     found = trace.run(workspace, "patient", patient)
     patient_id = found["id"]
     videos = {video["video_id"] for video in found["videos"]}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines import ledger, manifest, params_file, split, versioning
+from pipelines import ledger, manifest, params_file, split, staging, versioning
 from pipelines.errors import LclscError
 from pipelines.files import write_json
 from pipelines.intake.batch import Batch
@@ -14,10 +14,13 @@ from pipelines.manifest import Video
 
 
 def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> None:
-    """DVC first, then the ledger, then the tables with the manifest last, then one commit of all."""
+    """Files and DVC first, then the ledger, then the tables with the manifest last, then one commit of all."""
     workspace, book = batch.workspace, batch.book
     if book.new_videos or book.corrections:
-        added = _new_splits(batch) if book.new_videos else {}
+        new_labels, added = _first_labels(batch), _new_splits(batch)
+        staging.begin(workspace, patients=added, first_labels=bool(new_labels))
+        if new_labels:
+            params_file.write(workspace.params, workspace.params, {"intake": {"labels": new_labels}})
         if book.new_videos:
             versioning.track(workspace, "videos", remote="identified")
         if book.new_videos or any("mask_sha256" in changes for changes in book.corrections.values()):
@@ -28,6 +31,7 @@ def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
         manifest.write_splits(workspace.splits, book.splits | added)
         manifest.write_provenance(workspace.provenance, book.provenance.values())
         manifest.write_videos(workspace.manifest, book.videos.values())
+        staging.end(workspace)
         what = [f"take in {len(book.new_videos)} videos"] if book.new_videos else []
         what += [f"correct {len(book.corrections)} videos"] if book.corrections else []
         message = f"{' and '.join(what).capitalize()}: data version {version}"
@@ -49,13 +53,18 @@ def _share(batch: Batch) -> None:
         batch.report.not_pushed = error.cause
 
 
+def _first_labels(batch: Batch) -> list[str]:
+    """The first batch's become the allowed ones."""
+    if batch.book.new_videos and not batch.params.intake.labels:
+        batch.report.new_labels = sorted({video.label for video in batch.book.new_videos})
+    return batch.report.new_labels
+
+
 def _new_splits(batch: Batch) -> dict[str, str]:
-    """Splits of new patients; the first batch's labels become the allowed ones."""
+    """Splits of new patients."""
     book, params = batch.book, batch.params
-    if not params.intake.labels:
-        batch.report.new_labels = sorted({video.label for video in book.new_videos})
-        changes = {"intake": {"labels": batch.report.new_labels}}
-        params_file.write(batch.workspace.params, batch.workspace.params, changes)
+    if not book.new_videos:
+        return {}
     labels = _labels_of(book.videos.values())
     added = split.assign(book.splits, labels, book.wanted, params.split, together=_together(batch))
     batch.report.patients = dict(sorted(Counter(added.values()).items()))

@@ -5,8 +5,8 @@ Writes  videos/, masks/ (DVC), manifest.csv, splits.csv, provenance.csv, params.
         quarantine/, ledger.jsonl
 Params  intake, split
 
-Raw patient ids end here: book.py turns them into pseudonyms. Everything content-addressed is written first
-and the manifest last, so an intake that was killed is finished by running it again.
+Raw patient ids end here: book.py turns them into pseudonyms. What was taken waits in ``staging`` until the batch is
+through, and the manifest is written last: an intake that was killed left nothing, or is finished by running it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import hand_edits, mask_stack, progress
+from pipelines import mask_stack, progress, staging
 from pipelines.errors import OutsideSystemError, StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.intake import incoming, quarantine, sources
@@ -44,7 +44,7 @@ def run(
     ``update`` corrects label, domain and site of known videos and adds a mask they lack; ``stop`` is asked before
     each video.
     """
-    hand_edits.refuse(workspace, finishing=True)
+    staging.require_untouched(workspace)
     batch = Batch.open(workspace, sources.of(place), str(place), update=update)
     found = incoming.read(batch.source, batch.params.intake.labels)
     batch.report.errors += found.errors
@@ -53,12 +53,20 @@ def run(
         named |= _take_each(batch, found.rows, stop)
     except OutsideSystemError:
         if batch.params.intake.labels:  # of a first batch all labels count, and part of it would fix them
-            commit(batch)  # the next run need not decode these again
+            _keep(batch)  # the next run need not decode these again
         raise
-    commit(batch)
+    _keep(batch)
     if not batch.report.stopped:
         forget_mended(batch, named)
     return batch.report
+
+
+def _keep(batch: Batch) -> None:
+    """What was taken in is in quarantine no more."""
+    commit(batch)
+    for taken in batch.book.new_videos:
+        if held := quarantine.get(batch.workspace, taken.video_id):
+            quarantine.discard(batch.workspace, held)
 
 
 def _take_each(batch: Batch, rows: list[IncomingVideo], stop: Callable[[], bool]) -> set[str]:
@@ -79,7 +87,7 @@ def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
 
     What is left of a patient who withdrew is deleted instead.
     """
-    hand_edits.refuse(workspace, finishing=True)
+    staging.require_untouched(workspace)
     record = quarantine.find(workspace, prefix)
     batch = Batch.open(workspace, sources.LocalFolder(workspace.quarantine))
     if record.row.get("patient_id") in batch.book.withdrawn:
@@ -164,8 +172,6 @@ def _weigh(batch: Batch, row: IncomingVideo, described: Described, video_id: str
     remarks += _same_name(batch.book, described)
     batch.report.remarks += [{"row": row.row, "video_id": video_id} | remark.as_json() for remark in remarks]
     batch.report.taken.append(video_id)
-    if held:
-        quarantine.discard(batch.workspace, held)
     return ""
 
 
@@ -226,7 +232,7 @@ def _accept(
     remarks = batch.panel.judge(candidate, seen, waived=waived)
     shape = (seen.frames, *seen.size_px)
     mask_sha256 = _keep_mask(batch, video_id, shape) if with_mask else ""
-    move_into_place(batch.copy, batch.workspace.videos / f"{video_id}{suffix}")
+    move_into_place(batch.copy, staging.place(batch.workspace.videos, f"{video_id}{suffix}"))
     batch.book.accept(video_id, described, mask_sha256)
     batch.panel.taken(candidate, seen)
     return remarks
@@ -234,7 +240,7 @@ def _accept(
 
 def _keep_mask(batch: Batch, video_id: str, shape_FHW: tuple[int, int, int]) -> str:
     """Check the ground truth against its video and keep it; returns its SHA-256."""
-    target = batch.workspace.masks / f"{video_id}.tif"
+    target = staging.place(batch.workspace.masks, f"{video_id}.tif")
     limits = limits_of(batch.params.intake)
     mask_stack.rewrite(batch.mask_copy, target, shape_FHW, limits)  # anew: what else its file says stays outside
     return sha256_file(target)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import intake, ledger, manifest, params_file
+from pipelines import hand_edits, intake, ledger, manifest, params_file, staging
 from pipelines.intake import drop_folder, quarantine
 from pipelines.intake.drop_folder import Timing
 from pipelines.locks import one_writer
@@ -87,7 +87,8 @@ def test_a_killed_intake_is_finished_by_the_same_command(
     monkeypatch.setenv("LCLSC_KEY_FILE", str(template / KEY))
     whole, moments = _undisturbed(name, template, tmp_path)
     expected = _state(whole)
-    assert expected != _state(Workspace(template / "w"))
+    before = _state(Workspace(template / "w"))
+    assert expected != before
     assert moments > 5
     every = os.environ.get("LCLSC_KILLS") == "all"
     chosen = range(1, moments + 1) if every else sorted({moments * part // SAMPLE for part in range(1, SAMPLE + 1)})
@@ -95,9 +96,21 @@ def test_a_killed_intake_is_finished_by_the_same_command(
         workspace, folder = _copy(template, tmp_path / f"{moment}")
         assert _run_and_die(COMMANDS[name], workspace, folder, moment) == -signal.SIGKILL, moment
         assert ledger.verify(workspace.ledger) == []
+        found = _state(_as_a_retrain_finds_it(workspace, tmp_path / f"{moment}" / "retrained"))
+        assert _data(found) in (_data(before), _data(expected)), moment
         COMMANDS[name](workspace, folder)
         assert _state(workspace) == expected, moment
         assert ledger.verify(workspace.ledger) == []
+
+
+def _as_a_retrain_finds_it(workspace: Workspace, to: Path) -> Workspace:
+    """In a copy: what it does first."""
+    subprocess.run(["cp", "-a", str(workspace.root), str(to)], check=True)
+    place = Workspace(to)
+    with one_writer(place):
+        staging.take_back(place)
+        hand_edits.refuse(place)
+    return place
 
 
 def _copy(template: Path, to: Path) -> tuple[Workspace, Path]:
@@ -149,6 +162,12 @@ def _state(workspace: Workspace) -> dict[str, Any]:
         "splits": manifest.read_splits(workspace.splits),
         "sources": {row.video_id: row.source_name_hmac for row in manifest.read_provenance(workspace.provenance)},
         "files": sorted(path.name for path in workspace.videos.iterdir()),
+        "pointer": workspace.root.joinpath("videos.dvc").read_text(),
         "quarantine": sorted(path.name for path in workspace.quarantine.iterdir()),
         "ledger": entries,
     }
+
+
+def _data(state: dict[str, Any]) -> dict[str, Any]:
+    """All of it or nothing; the ledger may tell of a batch before it is in."""
+    return {name: state[name] for name in ("videos", "splits", "sources", "files", "pointer")}
