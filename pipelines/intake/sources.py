@@ -14,7 +14,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -25,6 +25,12 @@ from pipelines.video import faults, frame_folder
 
 KEEP_FREE_BYTES = 1 << 30  # what a copy leaves on the disk for tables, the ledger and git
 CACHES = ("simplecache", "filecache", "blockcache", "cached")
+OF_THE_FILE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+"""What a disk says of a bad sector or a damaged entry; also a share that is away, but then its folder says so, too."""
+OF_THE_WAY = frozenset(
+    {errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+    | {errno.ENOTCONN, errno.ECONNRESET, errno.ECONNABORTED, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO}
+)
 EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 KINDS = {
     stat.S_ISLNK: ("symlink", "a link"),
@@ -148,6 +154,18 @@ def _free_bytes(folder: Path) -> int:
     return disk.f_bavail * disk.f_frsize - KEEP_FREE_BYTES
 
 
+class _Reader:
+    """Errors of reading become the source's; those of whoever writes what was read stay what they are."""
+
+    def __init__(self, file: Any, asked: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self.file = file
+        self.asked = asked
+
+    def read(self, length: int = -1) -> bytes:
+        with self.asked():
+            return bytes(self.file.read(length))
+
+
 # --- a folder on this machine ----------------------------------------------------------------------
 
 
@@ -160,35 +178,67 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        with open_plain(self.folder, path) as file:
-            before = _state(os.fstat(file.fileno()))
+        with contextlib.ExitStack() as stack:
+            with self._asked():
+                file = stack.enter_context(open_plain(self.folder, path))
+                before = _state(os.fstat(file.fileno()))
             if _has_writer(file.fileno()):
                 raise _still_written()
-            yield file
-            if _state(os.fstat(file.fileno())) != before:
+            yield _Reader(file, self._asked)  # type: ignore[misc]
+            with self._asked():
+                after = _state(os.fstat(file.fileno()))
+            if after != before:
                 raise _still_written()
 
     def state(self, path: str) -> list[str]:
-        with open_plain(self.folder, path) as file:
+        with self._asked(), open_plain(self.folder, path) as file:
             if _has_writer(file.fileno()):
                 raise _still_written()
             return _state(os.fstat(file.fileno()))
 
     def names(self, path: str) -> list[str]:
-        with _walked(self.folder, PurePosixPath(path).parts) as here:
+        with self._asked(), _walked(self.folder, PurePosixPath(path).parts) as here:
             return sorted(name for name in os.listdir(here) if not name.startswith("."))  # noqa: PTH208 - a descriptor
 
     def folders(self) -> list[str]:
         """Folders in it; links and hidden ones never. None while a share is away: it comes back."""
         try:
             found = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+            return sorted(path.name for path in found if path.is_dir() and not path.is_symlink())
         except OSError:
             return []
-        return sorted(path.name for path in found if path.is_dir() and not path.is_symlink())
 
     def at(self, name: str) -> str:
         """Where one of its folders lies, for ``of``."""
         return str(self.folder / name)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """A file that cannot be read is set aside; a folder that is away is asked again later."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                remedy = "Give this user the right to read it, and to enter the folders above it."
+                raise VideoError("no_access", "The file may not be read.", remedy) from None
+            if error.errno in OF_THE_FILE and self._answers():
+                cause = f"The file cannot be read to its end ({error.strerror})."
+                raise VideoError("read_error", cause, "Copy it from the recorder again.") from None
+            if error.errno in OF_THE_FILE | OF_THE_WAY:
+                raise OutsideSystemError(
+                    "source_unreachable",
+                    f"The source could not be read ({error.strerror}).",
+                    "Check the disk or the network share that the batch lies on, and run it again.",
+                    transient=True,
+                ) from None
+            raise
+
+    def _answers(self) -> bool:
+        try:
+            next(self.folder.iterdir(), None)
+        except OSError:
+            return False
+        return True
 
 
 @contextlib.contextmanager
@@ -231,8 +281,6 @@ def _opened(part: str, flags: int, here: int) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):  # became a link since it was looked at
             raise _not_plain("symlink", "a link") from None
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise VideoError("no_access", "The file may not be read.", "Give this user the right to read it.") from None
         raise
 
 
@@ -285,7 +333,7 @@ class RemoteFolder:
         with _reachable(self.name):
             file = self.files.open(f"{self.root}/{path}", "rb")
         with contextlib.closing(file):
-            yield _Reader(file, self.name)  # type: ignore[misc]
+            yield _Reader(file, lambda: _reachable(self.name))  # type: ignore[misc]
         if self.state(path) != before:
             raise _still_written()
 
@@ -326,18 +374,6 @@ def _names(entries: Iterable[object], *, but: str) -> list[str]:
     names = (str(entry).rstrip("/") for entry in entries)
     last = (PurePosixPath(name).name for name in names if name.strip("/") != but.strip("/"))
     return sorted(name for name in last if name and not name.startswith("."))
-
-
-class _Reader:
-    """Reads from afar; a connection that breaks is an outside system's failure."""
-
-    def __init__(self, file: Any, name: str) -> None:
-        self.file = file
-        self.name = name
-
-    def read(self, length: int = -1) -> bytes:
-        with _reachable(self.name):
-            return bytes(self.file.read(length))
 
 
 def _refuse(address: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +46,57 @@ def test_memory_and_archives_give_the_bytes_that_a_folder_gives(clip: Path, tmp_
     for place in addresses:
         with pytest.raises(FileNotFoundError):
             sources.copy(sources.of(place), "a/none.mp4", tmp_path / "copy")
+
+
+def test_a_file_on_a_bad_sector_is_set_aside_alone(tmp_path: Path) -> None:
+    own = LocalFolder(Path("/proc/self"))  # where reading `mem` from its beginning is an input/output error
+    with pytest.raises(VideoError) as caught:
+        sources.copy(own, "mem", tmp_path / "copy")
+    assert caught.value.code == "read_error"
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_a_share_that_is_away_is_asked_again_later(number: int, tmp_path: Path) -> None:
+    class Away:
+        def read(self, _: int) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+    source = LocalFolder(tmp_path / "unmounted")
+    with pytest.raises(OutsideSystemError) as caught:
+        sources._Reader(Away(), source._asked).read()
+    assert (caught.value.code, caught.value.transient) == ("source_unreachable", True)
+
+
+def test_the_workspaces_own_full_disk_is_no_fault_of_the_source(clip: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        sources._copy_file(LocalFolder(clip.parent), clip.name, Path("/dev/full"), sources._Room(clip.parent, 1 << 30))
+
+
+def test_a_file_in_a_folder_that_may_be_listed_and_not_entered_is_set_aside() -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to everybody but their owner
+        Path(place).chmod(0o755)
+        closed = Path(place) / "closed"
+        closed.mkdir()
+        (closed / "clip.mp4").touch()
+        closed.chmod(0o744)
+        with _as_somebody_else(closed), pytest.raises(VideoError) as caught:
+            LocalFolder(Path(place)).state("closed/clip.mp4")
+    assert caught.value.code == "no_access"
+
+
+@contextlib.contextmanager
+def _as_somebody_else(folder: Path) -> Iterator[None]:
+    """Nothing is closed to root."""
+    if os.geteuid() != 0:
+        folder.chmod(0o400)
+        yield
+        folder.chmod(0o700)
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def test_a_batch_in_a_bucket_goes_in_like_one_in_a_folder(workspace: Workspace, clip: Path, bucket: str) -> None:
