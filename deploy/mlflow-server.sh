@@ -17,8 +17,8 @@ mkdir -p "$folder"
 . "$(dirname "$(realpath "$0")")/postgresql.sh"
 only_one
 
-[ -e "$folder/password" ] || secret > "$folder/password"
-[ -e "$folder/sessions" ] || secret > "$folder/sessions"
+made "$folder/password" secret
+made "$folder/sessions" secret
 stop() {
     [ -z "${server:-}" ] || { kill "$server" 2> /dev/null || true; wait "$server" || true; }
     stop_postgresql

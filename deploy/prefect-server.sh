@@ -15,7 +15,8 @@ mkdir -p "$folder"
 . "$(dirname "$(realpath "$0")")/postgresql.sh"
 only_one
 
-[ -e "$folder/auth" ] || echo "team:$(secret)" > "$folder/auth"
+team() { printf 'team:' && secret; }
+made "$folder/auth" team
 stop() {
     [ -z "${server:-}" ] || { kill "$server" 2> /dev/null || true; wait "$server" || true; }
     stop_postgresql

@@ -28,7 +28,7 @@ import psutil
 from flows import console, flow_runner
 from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
-from pipelines.files import write_json
+from pipelines.files import write_json, write_once
 from pipelines.intake import sources
 from pipelines.redaction import redact
 from pipelines.stage import die_with_parent
@@ -101,9 +101,11 @@ def _password(home: Path) -> str:
     """``lclsc:<random>``, made once a workspace and readable by its owner alone."""
     path = home / "auth"
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(f"lclsc:{secrets.token_urlsafe(24)}\n")
-    return path.read_text().strip()
+        write_once(path, f"lclsc:{secrets.token_urlsafe(24)}\n".encode())
+    password = path.read_text().strip()
+    if not password:  # it would let everybody in
+        raise WrongUseError("empty_password", f"{path} is empty.", "Delete it: the next start makes a new one.")
+    return password
 
 
 def _start(home: Path, port: int) -> subprocess.Popen[bytes]:

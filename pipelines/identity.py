@@ -20,6 +20,7 @@ from pathlib import Path
 import platformdirs
 
 from pipelines.errors import WrongUseError
+from pipelines.files import write_once
 
 PUBLISHED_TEST_KEY_ID = "kdemo"
 
@@ -58,17 +59,11 @@ def load_keys() -> list[Key]:
 
 
 def create_key() -> Key:
-    """Mint a key where none exists; readable by its owner alone."""
+    """Mint a key where none exists; of two who do so at once, both get the first one's."""
     path = key_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = secrets.token_bytes(32)
-    key = Key("k" + hashlib.sha256(secret).hexdigest()[:6], secret)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{key.key_id} {secret.hex()}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return key
+    write_once(path, f"k{hashlib.sha256(secret).hexdigest()[:6]} {secret.hex()}\n".encode())
+    return _read(path)
 
 
 def key_for(recorded_key_id: str | None, *, has_rows: bool) -> Key:
@@ -108,4 +103,5 @@ def _read(path: Path) -> Key:
         key_id, secret = path.read_text().split()
         return Key(key_id, bytes.fromhex(secret))
     except ValueError:
-        raise WrongUseError("bad_key", f"{path} is not a key file.", "It holds one line: `<key_id> <hex>`.") from None
+        remedy = "It holds one line, `<key_id> <hex>`: restore it. An empty one was never used: delete it."
+        raise WrongUseError("bad_key", f"{path} is not a key file.", remedy) from None

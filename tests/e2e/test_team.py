@@ -27,6 +27,22 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def test_a_server_starts_with_a_whole_secret_or_not_at_all(tmp_path: Path) -> None:
+    def start(command: str) -> int:
+        script = f"set -euo pipefail; umask 077; folder={tmp_path}; . {servers.ROOT}/deploy/postgresql.sh; {command}"
+        return subprocess.run(["bash", "-c", script], capture_output=True, check=False).returncode
+
+    secret = tmp_path / "secret"
+    cut_off = "cut_off() { printf 'half of it'; false; }; "
+    assert (start(f"{cut_off} made {secret} cut_off"), secret.exists()) == (1, False)
+    assert start(f"made {secret} secret") == 0
+    first = secret.read_text()
+    assert (len(first), stat.S_IMODE(secret.stat().st_mode)) == (33, 0o600)
+    assert (start(f"made {secret} secret"), secret.read_text()) == (0, first)
+    secret.write_text("")
+    assert start(f"made {secret} secret") == 1
+
+
 def test_a_service_runs_its_flows_by_a_server_on_postgresql(
     empty_workspace: Path, folder: Path, tmp_path: Path, require: Callable[[str], str]
 ) -> None:

@@ -135,3 +135,11 @@ class Runner:
 
     async def astop(self) -> None:
         self.stopped = True
+
+
+def test_a_server_without_a_password_does_not_start(tmp_path: Path) -> None:
+    made = flow_server._password(tmp_path)
+    assert (made, stat.S_IMODE((tmp_path / "auth").stat().st_mode)) == (flow_server._password(tmp_path), 0o600)
+    (tmp_path / "auth").write_text("")
+    with pytest.raises(WrongUseError, match="Delete it"):
+        flow_server._password(tmp_path)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,22 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(tmp_path: Path) 
         temporary.unlink(missing_ok=True)  # what was to be written never came to be
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_secret_is_whole_or_absent_and_the_first_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = tmp_path / "keys" / "patients.key"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            files.write_once(target, b"cut off")
+    assert list(target.parent.iterdir()) == []
+    files.write_once(target, b"first")
+    files.write_once(target, b"second")
+    assert target.read_bytes() == b"first"
+    assert [(path.name, path.stat().st_mode & 0o777) for path in target.parent.iterdir()] == [("patients.key", 0o600)]
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:

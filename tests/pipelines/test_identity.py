@@ -25,6 +25,16 @@ def test_a_key_file_is_readable_by_its_owner_alone() -> None:
     assert identity.key_file().stat().st_mode & 0o777 == 0o600
 
 
+def test_two_first_intakes_at_once_use_one_key() -> None:
+    assert identity.create_key() == identity.create_key() == identity.load_keys()[0]
+
+
+def test_an_empty_key_file_is_refused_with_what_to_do() -> None:
+    identity.key_file().touch()
+    with pytest.raises(WrongUseError, match="An empty one was never used: delete it"):
+        identity.load_keys()
+
+
 def test_a_secret_never_shows_in_a_log() -> None:
     key = identity.create_key()
     assert key.secret.hex() not in repr(key)
