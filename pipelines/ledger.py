@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import io
 import json
 import mmap
 import os
@@ -18,7 +19,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipelines.errors import StageError
 from pipelines.files import canonical_json, sha256_bytes
@@ -52,7 +53,7 @@ def append(
     """Add one event; it is on disk when this returns. A line torn by a killed writer is mended first."""
     if not EVENT.fullmatch(event):
         raise ValueError(f"event is {event!r}: it must be snake_case")
-    with exclusive(workspace, "ledger"), workspace.ledger.open("a+b") as file:
+    with exclusive(workspace, "ledger"), workspace.ledger.open("a+b", buffering=0) as file:
         last = _mend(file)
         entry = Entry(
             seq=_seq(last) + 1,
@@ -183,7 +184,7 @@ def _damaged(where: str) -> StageError:
     return StageError("ledger_damaged", f"{where} is not an entry.", "Restore ledger.jsonl with git.")
 
 
-def _mend(file: BinaryIO) -> bytes:
+def _mend(file: io.FileIO) -> bytes:
     """The last whole line. A torn one is completed if only its newline is missing, else cut off."""
     last, rest = _tail(file)
     if not rest:
@@ -204,7 +205,7 @@ def _is_next(rest: bytes, last: bytes) -> bool:
     return entry.prev == (sha256_bytes(last) if last else FIRST_PREV) and entry.line() == rest
 
 
-def _tail(file: BinaryIO) -> tuple[bytes, bytes]:
+def _tail(file: io.FileIO) -> tuple[bytes, bytes]:
     """(last terminated line, unterminated rest), reading only the end of the file."""
     if file.seek(0, os.SEEK_END) == 0:
         return b"", b""
@@ -215,14 +216,14 @@ def _tail(file: BinaryIO) -> tuple[bytes, bytes]:
         return view[view.rfind(b"\n", 0, end) + 1 : end], view[end + 1 :]
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
-    """All of ``data`` on disk, or (disk full) the file as it was."""
+def _write(file: io.FileIO, data: bytes) -> None:
+    """All of ``data`` on disk, or (disk full, Ctrl-C) the file as it was: no buffer writes what failed later on."""
     length = file.seek(0, os.SEEK_END)
     try:
-        file.write(data)
-        file.flush()
+        while data:
+            data = data[file.write(data) :]
         os.fsync(file.fileno())
-    except OSError:
+    except BaseException:
         file.truncate(length)
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_a_torn_first_or_later_line_is_mended(workspace: Workspace, kept: int) -
         assert ledger.verify(workspace.ledger) == []
         # only the newline was missing: the event was recorded and stays
         assert len(ledger.read(workspace.ledger)) == before + (2 if kept == -1 else 1)
+
+
+def test_an_event_that_does_not_fit_on_the_disk_leaves_nothing_of_itself(workspace: Workspace) -> None:
+    add(workspace)
+    before = workspace.ledger.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))  # room for a part of the next line
+    try:
+        with pytest.raises(OSError, match="too large"):
+            add(workspace, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert workspace.ledger.read_bytes() == before
 
 
 def test_tampering_is_found(workspace: Workspace) -> None:
