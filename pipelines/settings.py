@@ -47,6 +47,9 @@ QUIET = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "240",  # importing torch on a busy machine takes longer than 60 s
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "GIT_TERMINAL_PROMPT": "0",
+    # A host that takes the connection and then says nothing for a minute is away; git itself would wait for ever.
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
 }
 
 

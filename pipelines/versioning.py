@@ -44,6 +44,8 @@ OWN_INPUTS = (
 DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of any failure
 TALKING = frozenset({"fetch", "push", "pull"})
 """What git and DVC do with another machine: the same command may succeed a minute later."""
+GIT_SECONDS = 600.0
+"""What git may take for it, who carries tables and settings; DVC carries videos, and its clients have limits."""
 AUTHOR = ("lclsc", "lclsc@localhost")
 GITIGNORE = """\
 /videos/
@@ -378,23 +380,12 @@ def reproduce_stage(
     environment = _environment(python) | {"LCLSC_PROGRESS": "lines"} | dict(extra or {})
     ran = False
     tail: list[str] = []
-    with subprocess.Popen(
-        command,
-        cwd=workspace.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with _child(command, cwd=workspace.root, env=environment, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                ran = ran or line.startswith("Running stage")
-                tail = [*tail, line.rstrip()][-20:]
-                on_line(line.rstrip("\n"))
-        except BaseException:  # stopped, or out of time: leaving would wait for the stage to end by itself
-            _end_tree(process.pid)
-            raise
+        for line in process.stdout:
+            ran = ran or line.startswith("Running stage")
+            tail = [*tail, line.rstrip()][-20:]
+            on_line(line.rstrip("\n"))
     if process.returncode:
         raise OutsideSystemError(
             "stage_failed",
@@ -582,6 +573,17 @@ def _git_done(workspace: Workspace, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, check=False)
 
 
+@contextlib.contextmanager
+def _child(command: list[str], **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that ends with us: stopped, or out of time, leaving would wait for it to end by itself."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how) as process:
+        try:
+            yield process
+        except BaseException:
+            _end_tree(process.pid)
+            raise
+
+
 def _end_tree(pid: int) -> None:
     """End a process and all that it started."""
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -596,28 +598,25 @@ def _succeeds(workspace: Workspace, *arguments: str) -> bool:
 
 
 def _run(command: list[str], folder: Path, system: str) -> str:
+    talks = not TALKING.isdisjoint(command)
+    how = {"cwd": folder, "env": _environment(), "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        with _child(command, **how) as process:
+            out, error = process.communicate(timeout=GIT_SECONDS if talks and system == "git" else None)
     except FileNotFoundError:
         raise OutsideSystemError(f"no_{system.lower()}", f"{system} is not installed.", f"Install {system}.") from None
-    if done.returncode:
-        lines = (done.stderr or done.stdout).splitlines()
+    except subprocess.TimeoutExpired:
+        out, error = "", f"no answer within {GIT_SECONDS:.0f} seconds"
+    if process.returncode:
+        lines = (error or out).splitlines()
         said = " ".join(" ".join(line for line in lines if DVC_SUPPORT not in line).split())[-500:].rstrip(".")
         raise OutsideSystemError(
             f"{system.lower()}_failed",
             f"{system} could not do `{_shown(command)}`: {said.rstrip('.')}.",
             f"Run that command in {folder} to see more.",
-            transient=not TALKING.isdisjoint(command),
+            transient=talks,
         )
-    return done.stdout
+    return out
 
 
 def _shown(command: list[str]) -> str:

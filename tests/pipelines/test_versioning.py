@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines import initialise, versioning
@@ -98,6 +100,23 @@ def test_a_diverged_history_is_refused_and_a_longer_one_taken(workspace: Workspa
     versioning.push_commits(other)
     with pytest.raises(OutsideSystemError, match="hold different commits"):
         versioning.fast_forward(workspace)
+
+
+@pytest.mark.parametrize(("limit", "silence", "said"), [(1.0, "60", "no answer within"), (60.0, "1", "too slow")])
+def test_a_git_host_that_never_answers_is_one_that_is_away(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, limit: float, silence: str, said: str
+) -> None:
+    monkeypatch.setattr(versioning, "GIT_SECONDS", limit)
+    monkeypatch.setenv("GIT_HTTP_LOW_SPEED_TIME", silence)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}/clinic.git"
+        versioning.git(workspace, "remote", "add", "origin", address)
+        for talk in (versioning.fast_forward, versioning.push_commits):
+            with pytest.raises(OutsideSystemError, match=said) as told:
+                talk(workspace)
+            assert told.value.transient
+        left = [one for one in psutil.process_iter(["cmdline"]) if address in (one.info["cmdline"] or ())]
+    assert left == []
 
 
 def test_a_second_clone_fetches_the_bytes_that_others_took_in(with_remotes: Workspace, tmp_path: Path) -> None:
