@@ -290,4 +290,6 @@ def gc(
         console.print_json(result.as_json())
     else:
         words = "would be freed" if dry_run else "freed"
-        console.out.print(f"{result.freed} objects ({result.bytes / 2**20:.1f} MiB) {words}; {result.kept} are needed")
+        young = f"; {result.spared} are younger than a day and stay" if result.spared else ""
+        size = f"{result.bytes / 2**20:.1f} MiB"
+        console.out.print(f"{result.freed} objects ({size}) {words}; {result.kept} are needed{young}")

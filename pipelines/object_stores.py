@@ -7,6 +7,7 @@ deleted or altered since; these read the bytes.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ class ObjectStore:
             except FileNotFoundError:
                 return False
         return True
+
+    def modified(self, md5: str) -> datetime.datetime:
+        """When the object was stored, by the store's own clock."""
+        with self._asked():
+            found: datetime.datetime = self.filesystem.modified(self._path(md5))
+            return found
 
     def list(self) -> Iterator[tuple[str, int]]:
         """Names and sizes of everything in it, sorted by name."""

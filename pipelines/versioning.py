@@ -479,12 +479,12 @@ def lies_inside(workspace: Workspace, name: str) -> bool:
 
 
 def remote_filesystem(workspace: Workspace, name: str) -> tuple[Any, str]:
-    """A remote that is no folder: DVC's fsspec file system with its credentials, and the root inside it."""
+    """A remote that is no folder: the fsspec file system under DVC's, with its credentials, and the root inside it."""
     from dvc.repo import Repo
 
     with Repo(str(workspace.root)) as repo:
         store = repo.cloud.get_remote_odb(name)
-    return store.fs, store.path.removesuffix("files/md5").rstrip("/")
+    return store.fs.fs, store.path.removesuffix("files/md5").rstrip("/")
 
 
 def _dvc_config(workspace: Workspace) -> configparser.ConfigParser:

@@ -8,16 +8,20 @@ What cannot be read might need everything: then nothing is deleted.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines import alias_history, ledger, progress, versioning
+from pipelines import alias_history, ledger, object_stores, progress, versioning
 from pipelines.errors import StageError
 from pipelines.evidence import retention
 from pipelines.evidence.commit import Commit, WorkingTree
 from pipelines.evidence.ledger_events import whole_ledger
 from pipelines.ledger import Entry
+from pipelines.object_stores import ObjectStore
 from pipelines.workspace import Workspace
+
+YOUNG = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Freed:
     kept: int
     freed: int
     bytes: int
+    spared: int  # of a shared remote, too young to be told from what another clone is just storing
     dry_run: bool
 
     def as_json(self) -> dict[str, Any]:
@@ -40,16 +45,29 @@ def run(workspace: Workspace, *, remotes: bool, dry_run: bool) -> Freed:
         _require_promoter(workspace, ledgers)
     needed = _needed(workspace, ledgers)
     stores = retention.stores(workspace, versioning.remotes(workspace) if remotes else ())
-    count = size = 0
+    count = size = spared = 0
     for store in stores:
         loose = sorted((md5.endswith(".dir"), md5, length) for md5, length in store.list() if md5 not in needed)
+        shared = _is_shared(workspace, store)
         with progress.track(f"free {store.name}", len(loose), "objects") as tracker:
             for _, md5, length in loose:  # listings last: killed half way, what is left can still be named
+                tracker.advance()
+                if shared and _is_young(store, md5):
+                    spared += 1
+                    continue
                 count, size = count + 1, size + length
                 if not dry_run:
                     store.delete(md5)
-                tracker.advance()
-    return Freed(kept=len(needed), freed=count, bytes=size, dry_run=dry_run)
+    return Freed(kept=len(needed), freed=count, bytes=size, spared=spared, dry_run=dry_run)
+
+
+def _is_shared(workspace: Workspace, store: ObjectStore) -> bool:
+    """Do other clones store there too? They push objects before the commit that needs them."""
+    return store.name != object_stores.CACHE and not versioning.lies_inside(workspace, store.name)
+
+
+def _is_young(store: ObjectStore, md5: str) -> bool:
+    return datetime.datetime.now(datetime.UTC) - store.modified(md5) < YOUNG
 
 
 def _ledgers(workspace: Workspace) -> list[list[Entry]]:

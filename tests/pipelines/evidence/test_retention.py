@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import subprocess
@@ -214,6 +215,39 @@ def test_only_the_promoting_workspace_frees_the_remotes(shared: tuple[Workspace,
     assert own[:8] in refused(clone, "not_promoting").cause
     assert free(clone, remotes=False).freed == 0
     assert free(workspace).freed == 0
+
+
+def test_gc_spares_what_another_clone_is_just_storing(shared: tuple[Workspace, Workspace]) -> None:
+    workspace, clone = shared
+    remotes = workspace.root.parent / "remotes"
+    versioning.dvc(clone, "pull", "videos.dvc", "masks.dvc")
+    put_in(clone, OTHER, OTHERS)
+    os.utime(clone.root / ".dvc" / "cache" / object_stores.place(md5_bytes(OTHERS)), (0, 0))
+    versioning.push_inputs(clone)  # its commit follows
+    found = free(workspace)
+    assert (found.freed, found.spared) == (0, 2)
+    assert held(remotes, OTHERS)
+    for path in remotes.rglob("*"):
+        os.utime(path, (0, 0))
+    found = free(workspace)
+    assert (found.freed, found.spared) == (2, 0)
+    assert not held(remotes, OTHERS)
+    assert held(remotes, PIXELS)
+
+
+def test_gc_asks_a_bucket_what_it_holds_and_how_old_that_is(
+    bucket: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versioning.dvc(workspace, "remote", "modify", "storage", "url", f"s3://{bucket}/clinic")
+    (workspace.masks / "m.tif").write_bytes(b"mask")
+    versioning.track(workspace, "masks")
+    versioning.push_inputs(workspace)
+    versioning.git(workspace, "checkout", "--quiet", "masks.dvc")
+    found = free(workspace)  # of the cache at once
+    assert (found.freed, found.spared) == (2, 2)
+    monkeypatch.setattr(gc, "YOUNG", datetime.timedelta())
+    found = free(workspace)
+    assert (found.freed, found.spared) == (2, 0)
 
 
 # --- forget ----------------------------------------------------------------------------------------
