@@ -74,8 +74,8 @@ def refuse_unnamed(found: Named, places: Iterable[ObjectStore]) -> None:
             "listing_lost",
             f"The listing of a folder of {found.lost[0]} is lost, and objects are stored that nothing else names: "
             "whose they are cannot be known.",
-            "Restore the listing (`lclsc audit` names it), or let `lclsc gc --remotes` delete what nothing needs, "
-            "and try again; nothing was changed.",
+            "Restore the listing (`lclsc audit` names it), or let `lclsc gc --remotes` delete what nothing needs (in a "
+            "shared remote once it is a day old), and try again; nothing was changed.",
         )
 
 
