@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -252,8 +253,22 @@ def _session_folder(workspace: Workspace) -> Path:
     processes left in the parent are removed.
     """
     parent = Path(tempfile.gettempdir()) / f"lclsc-{os.getuid()}-{sha256_bytes(str(workspace.root).encode())[:8]}"
+    _require_own(parent)
     private_folder(parent)
     for left in parent.iterdir():
         if left.name.isdigit() and not psutil.pid_exists(int(left.name)):
             shutil.rmtree(left, ignore_errors=True)
     return parent / str(os.getpid())
+
+
+def _require_own(folder: Path) -> None:
+    """Made here, or a folder of this account: where everybody may write, a known name may be somebody's trap."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OutsideSystemError(
+            "foreign_folder",
+            f"{folder} is a link, or belongs to another account.",
+            "Have it removed, or set TMPDIR to a folder of your own.",
+        )

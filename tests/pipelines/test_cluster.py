@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines import cluster, train
 from pipelines.errors import OutsideSystemError
+from pipelines.workspace import Workspace
 
 
 def node(name: str, cpus: float) -> dict[str, Any]:
@@ -47,6 +49,24 @@ def test_nodes_that_do_not_see_the_storage_are_named_before_training(tmp_path: P
 def test_a_bucket_is_shared_by_its_nature(tmp_path: Path) -> None:
     train.require_shared("s3://bucket/checkpoints", lambda _: ["10.0.0.2"])
     train.require_shared(str(tmp_path), lambda _: [])
+
+
+def test_a_folder_of_somebody_else_under_the_name_of_ours_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    workspace = Workspace(tmp_path / "w")
+    parent = cluster._session_folder(workspace).parent
+    assert parent.stat().st_mode & 0o777 == 0o700
+    mine = tmp_path / "mine"
+    (mine / "4194304").mkdir(parents=True)  # no process has so high an id
+    mine.chmod(0o755)
+    parent.rmdir()
+    parent.symlink_to(mine)
+    with pytest.raises(OutsideSystemError, match="is a link"):
+        cluster._session_folder(workspace)
+    assert (mine / "4194304").is_dir()
+    assert mine.stat().st_mode & 0o777 == 0o755
 
 
 def test_training_settings_reach_workers_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
