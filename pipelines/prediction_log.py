@@ -74,10 +74,11 @@ class PredictionLog:
                 draft.unlink()
         return path.read_bytes()
 
-    def note(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The first rows of an interval start its clock."""
+    def note(self, rows: Sequence[dict[str, Any]], *, first: bool = False) -> None:
+        """The first rows of an interval start its clock. ``first``: they are older than what has gathered."""
         with self._lock:
-            self._rows += rows
+            end = 0 if first else len(self._rows)
+            self._rows[end:end] = rows
             del self._rows[:-MOST_ROWS]
             if self._timer is None and self._rows:
                 self._timer = threading.Timer(self.interval_seconds, self.flush)
@@ -96,7 +97,7 @@ class PredictionLog:
             schemas.write_table(path, pa.Table.from_pylist(rows, schema=schemas.SERVED))
         except OSError as error:
             log.warning("the prediction log cannot be written: %s", error)
-            self.note(rows)
+            self.note(rows, first=True)
 
 
 def from_environment() -> PredictionLog | None:

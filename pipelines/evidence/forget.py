@@ -12,7 +12,6 @@ nobody, and without them nobody could show that the patient was forgotten.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -25,6 +24,7 @@ from pipelines.evidence.audit import head
 from pipelines.evidence.commit import WorkingTree
 from pipelines.evidence.ledger_events import data_versions, whole_ledger
 from pipelines.evidence.withdrawals import Withdrawn
+from pipelines.files import remove
 from pipelines.intake import near_copy_check, quarantine
 from pipelines.registry import Registry
 from pipelines.shards import ShardIndex
@@ -104,16 +104,16 @@ def _remove_files(workspace: Workspace, videos: set[str], logs: Sequence[Path]) 
     folders = (workspace.videos, workspace.masks, workspace.frames, workspace.mask_frames)
     for path in (path for folder in folders if folder.exists() for path in folder.iterdir()):
         if path.name.split(".")[0].split("-")[0] in videos:
-            _remove(path)
+            remove(path)
     for path in (*(workspace.state / name for name in WITH_PIXELS), cluster.samples(workspace)):
-        _remove(path)
+        remove(path)
     for path in (workspace.state / "runner").glob("lclsc-*"):  # the rest of it is a running flow server's own
-        _remove(path)
+        remove(path)
     near_copy_check.Store(workspace).forget(videos)
     for log in (workspace.served, *logs):
         prediction_log.remove(log, videos)
     for path in (workspace.report_page, workspace.saliency_picture):
-        _remove(path)
+        remove(path)
     index = ShardIndex(workspace)
     index.save({workspace.root / name for name in index.entries if (workspace.root / name).exists()})
     versioning.track(workspace, "videos", remote="identified")
@@ -124,13 +124,6 @@ def _remove_set_aside(workspace: Workspace, patient_id: str) -> None:
     for record in quarantine.listing(workspace):
         if record.row.get("patient_id") == patient_id:
             quarantine.discard(workspace, record)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _mark(workspace: Workspace, patient_id: str, versions: Iterable[str]) -> dict[str, str]:

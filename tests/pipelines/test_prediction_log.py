@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -106,6 +107,22 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     log.note([row(1)])
     log.flush()
     assert sorted(read(log.folder)["frame_index"].to_pylist()) == [0, 1]
+
+
+def test_while_the_disk_is_full_the_oldest_rows_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_log, "MOST_ROWS", 2)
+    log = PredictionLog(tmp_path / "served", version="1", interval_seconds=3600)
+
+    def full(*_: object) -> None:
+        log.note([row(2)])  # a request that is answered meanwhile
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log.note([row(0), row(1)])
+    with monkeypatch.context() as disk:
+        disk.setattr(schemas, "write_table", full)
+        log.flush()
+    log.flush()
+    assert read(log.folder)["frame_index"].to_pylist() == [1, 2]
 
 
 @pytest.mark.parametrize("site", ["a" * 65, "Jane\nDoe", "../x", "<b>", "é"])
