@@ -389,9 +389,10 @@ def status(
 
     place = open_workspace(workspace)
     if refresh_code:
-        from pipelines import code_digest
+        from pipelines import code_digest, locks
 
-        code_digest.refresh(place)
+        with locks.one_writer(place):
+            code_digest.refresh(place)
     report = stage.run(place, verify=verify)
     if json:
         console.print_json(report)
