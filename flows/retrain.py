@@ -6,11 +6,12 @@ Prefect says when, retries what is transient, and shows what happened. Its resul
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -26,9 +27,16 @@ from pipelines.files import read_json, write_json
 from pipelines.redaction import redact
 from pipelines.workspace import Workspace
 
+if TYPE_CHECKING:
+    from pipelines.registry import Registry
+
 # `pipelines.register` brings torch, which an idle retrain must not pay for: it is imported where work is.
 
 RETRY_SECONDS = [5.0, 30.0]
+
+
+class _LateError(TimeoutError):
+    """The flow's own limit. A bucket that times out raises a TimeoutError too."""
 
 
 @flow(name="retrain", persist_result=False, log_prints=False)
@@ -46,11 +54,11 @@ def retrain(
     """
     place = open_workspace(workspace)
     try:
-        limit = timeout(None if limit_hours is None else limit_hours * 3600)
+        limit = timeout(None if limit_hours is None else limit_hours * 3600, timeout_exc_type=_LateError)
         with limit, locks.one_writer(place, wait_seconds=wait_seconds):
             report = _bring_up_to_date(place, reason, hand_edits)
     except Exception as raised:
-        is_late = limit_hours is not None and isinstance(raised, TimeoutError)
+        is_late = limit_hours is not None and isinstance(raised, _LateError)
         error = _out_of_time(limit_hours) if is_late else raised
         notices.of_failure("retrain", error, place.root.name)
         console.say_served(f"retrain  failed: {error}")
@@ -79,8 +87,9 @@ def _build(place: Workspace, plan: planning.Plan, reason: str) -> dict[str, Any]
     try:
         stages = _run_stages(place, plan, run_id)
         result = register_challenger(place, store(place))
-    except Exception:
-        register.fail_run(place, run_id)
+    except BaseException:  # also stopped by hand, or out of time
+        with suppress(Exception):  # what ended it is told, and not that MLflow is down as well
+            register.fail_run(place, run_id)
         raise
     report = result | {"schema": "retrain/1", "stages": stages, "error": None}
     status.remember_result(place, report)
@@ -201,13 +210,17 @@ class _Output:
             self._log(news.metrics)
 
     def _log(self, metrics: dict[str, float]) -> None:
-        """A tracking store that hiccups must not end a training: registration replays the history anyway."""
-        from pipelines import register
-
+        """A tracking store that hiccups, however, must not end a training: registration replays the history anyway."""
         try:
-            register.log_epoch(self.workspace, self.run_id, metrics)
-        except LclscError as error:
-            self.logger.warning("not logged live: %s", error.cause)
+            self.tracking.log_history(self.run_id, [metrics])
+        except Exception as error:
+            self.logger.warning("not logged live: %s", redact(str(error)))
+
+    @functools.cached_property
+    def tracking(self) -> Registry:
+        from pipelines import registry
+
+        return registry.connect(self.workspace)
 
 
 @task(

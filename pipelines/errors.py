@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from typing import Any
 
 from pipelines.redaction import redact
@@ -64,6 +66,28 @@ class PromotionError(LclscError):
 
 class OutsideSystemError(LclscError):
     """git, DVC, Ray, MLflow or Prefect did not do what was asked."""
+
+
+class StoreUnreachableError(OutsideSystemError):
+    """An object store cannot be asked: whether it holds an object is unknown."""
+
+
+def store_unreachable(store: str, why: str) -> StoreUnreachableError:
+    return StoreUnreachableError(
+        "store_unreachable",
+        f"The object store {store} cannot be asked: {why.rstrip('.')}.",
+        "See that its disk is mounted or its server answers, and that .dvc/config names it right; then try again.",
+        transient=True,
+    )
+
+
+@contextlib.contextmanager
+def asking(store: str) -> Iterator[None]:
+    """Whatever a client raises (each has errors of its own) becomes one error that names the store."""
+    try:
+        yield
+    except Exception as error:
+        raise store_unreachable(store, str(error) or type(error).__name__) from error
 
 
 OF_THE_DISK = {

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import versioning
-from pipelines.errors import LclscError, OutsideSystemError
+from pipelines.errors import LclscError, asking, store_unreachable
 from pipelines.files import md5_bytes
 from pipelines.workspace import Workspace
 
@@ -26,10 +26,6 @@ Answer = TypeVar("Answer")
 
 
 NO_OBJECT = "0" * 32
-
-
-class StoreUnreachableError(OutsideSystemError):
-    """The store cannot be asked: whether it holds an object is unknown."""
 
 
 @dataclass(frozen=True)
@@ -96,23 +92,10 @@ class ObjectStore:
     def _path(self, md5: str) -> str:
         return f"{self.root}/{place(md5)}"
 
-    @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Whatever a client raises (each has errors of its own) becomes one error that names the store."""
+    def _asked(self) -> contextlib.AbstractContextManager[None]:
         if self.unreachable:
-            raise self._no_answer(self.unreachable)
-        try:
-            yield
-        except Exception as error:
-            raise self._no_answer(str(error) or type(error).__name__) from error
-
-    def _no_answer(self, why: str) -> StoreUnreachableError:
-        return StoreUnreachableError(
-            "store_unreachable",
-            f"The object store {self.name} cannot be asked: {why.rstrip('.')}.",
-            "See that its disk is mounted or its server answers, and that .dvc/config names it right; then try again.",
-            transient=True,
-        )
+            raise store_unreachable(self.name, self.unreachable)
+        return asking(self.name)
 
 
 def place(md5: str) -> str:

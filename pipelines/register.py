@@ -63,11 +63,6 @@ def fail_run(workspace: Workspace, run_id: str) -> None:
     registry.connect(workspace).finish_run(run_id, "FAILED")
 
 
-def log_epoch(workspace: Workspace, run_id: str, metrics: Mapping[str, float]) -> None:
-    """One epoch's figures, live. The whole history is replayed at registration, so none can be lost."""
-    registry.connect(workspace).log_history(run_id, [metrics])
-
-
 def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping[str, float]) -> dict[str, Any]:
     """Everything from built files to an alias. Returns status, version, aliases, metrics, gate."""
     store = registry.connect(workspace)

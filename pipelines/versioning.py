@@ -20,7 +20,7 @@ import psutil
 import yaml
 
 from pipelines import dead_locks
-from pipelines.errors import OutsideSystemError, StageError
+from pipelines.errors import OutsideSystemError, StageError, asking
 from pipelines.files import write_text
 from pipelines.ledger import exclusive
 from pipelines.workspace import Workspace
@@ -424,9 +424,10 @@ def missing_objects(workspace: Workspace) -> list[str]:
     missing: list[str] = []
     with Repo(str(workspace.root)) as repo:
         for remote, names in _objects_by_remote(workspace, str(repo.config["core"]["remote"])).items():
-            store = repo.cloud.get_remote_odb(remote)
             oids = {oid for name in names for oid in _expand(repo.cache.local, name)}
-            missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.exists(oid)]
+            with asking(remote):
+                store = repo.cloud.get_remote_odb(remote)
+                missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.exists(oid)]
     return missing
 
 

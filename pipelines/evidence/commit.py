@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from pipelines import manifest, object_stores, versioning
-from pipelines.errors import LclscError, StageError
+from pipelines.errors import LclscError, StageError, StoreUnreachableError
 from pipelines.files import sha256_bytes
 from pipelines.manifest import Video
 from pipelines.workspace import Workspace
@@ -203,7 +203,7 @@ class Commit:
     def _intact(self, md5: str, remote: str) -> bytes | None:
         """From the cache, else from the remote; None where neither has it whole."""
         for store in (object_stores.cache(self.workspace), object_stores.remote(self.workspace, remote)):
-            with contextlib.suppress(object_stores.StoreUnreachableError):
+            with contextlib.suppress(StoreUnreachableError):
                 content = store.read_intact(md5)
                 if content is not None:
                     return content

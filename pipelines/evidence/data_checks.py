@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import object_stores
+from pipelines.errors import StoreUnreachableError
 from pipelines.evidence.check import Check, Problem, checked, differing
 from pipelines.evidence.commit import TABLES, Commit
 from pipelines.evidence.intake_checks import check_rows
@@ -87,7 +88,7 @@ def _content(commit: Commit, md5: str, remote: str) -> bytes | None:
     for store in (object_stores.cache(commit.workspace), object_stores.remote(commit.workspace, remote)):
         try:
             content = store.read(md5)
-        except object_stores.StoreUnreachableError:
+        except StoreUnreachableError:
             continue
         if content is not None:
             return content

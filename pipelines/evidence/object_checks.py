@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines import object_stores
+from pipelines.errors import StoreUnreachableError
 from pipelines.evidence.check import Check, Problem, checked, unless_moving
 from pipelines.evidence.commit import Commit, StoredObject
-from pipelines.object_stores import ObjectStore, StoreUnreachableError
+from pipelines.object_stores import ObjectStore
 from pipelines.workspace import Workspace
 
 Thing = TypeVar("Thing")

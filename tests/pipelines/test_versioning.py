@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -65,6 +67,20 @@ def test_a_remote_in_a_bucket_holds_every_object_and_gives_it_back(bucket: str, 
     shutil.rmtree(workspace.masks)
     versioning.dvc(workspace, "pull", "--quiet", "masks")
     assert (workspace.masks / "m.tif").read_bytes() == b"mask"
+
+
+def test_a_bucket_that_does_not_answer_is_no_end_of_a_retrain(workspace: Workspace) -> None:
+    (workspace.masks / "m.tif").write_bytes(b"mask")
+    versioning.track(workspace, "masks")
+    versioning.dvc(workspace, "remote", "modify", "storage", "url", "s3://nobody/clinic")
+    nobody = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    nobody |= {"AWS_MAX_ATTEMPTS": "1"}
+    with (
+        mock.patch.dict(os.environ, nobody),
+        pytest.raises(OutsideSystemError, match="storage cannot be asked") as told,
+    ):
+        versioning.missing_objects(workspace)
+    assert told.value.transient
 
 
 def test_a_remote_of_another_name_is_looked_into_too(workspace: Workspace) -> None:
