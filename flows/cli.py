@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from flows import console, evidence, gating, monitoring, promotion, serving
+from flows import console, evidence, flow_server, gating, monitoring, promotion, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
 from pipelines.redaction import redact
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, private_folder
 
 app = typer.Typer(
     name="lclsc",
@@ -107,6 +107,7 @@ def init(
         raise WrongUseError("preset", f"There is no preset {chosen!r}.", "Use cpu or gpu.")
     with console.err.status("making the workspace"):
         workspace = initialise.run(folder, preset=chosen, remote=remote)  # type: ignore[arg-type]
+        initialise.share(workspace)
     if json:
         console.print_json({"schema": "init/1", "workspace": str(workspace.root), "preset": chosen})
         return
@@ -260,7 +261,7 @@ def retrain(
     workspace: WorkspaceOption = HERE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is stale and why; change nothing.")] = False,
     workers: Annotated[int | None, typer.Option(help="Training workers; must divide train.logical_shards.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; noted with the run.")] = "manual",
+    reason: Annotated[str, typer.Option(help="Why; kept word by word with the run: no names.")] = "manual",
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -284,6 +285,7 @@ def retrain(
     if report is None:
         from flows.retrain import retrain as flow
 
+        flow_server.password(private_folder(place.state / "prefect"))  # for its page, later
         # Marked before Prefect starts its server: it must not outlive a killed run either.
         with console.stdout_to_stderr(json), locks.marked(place):
             report = flow(place.root, reason)
@@ -338,17 +340,24 @@ def _print_retrain(report: dict[str, Any]) -> None:
 
 def _print_pages(folder: Path) -> None:
     """Where to look next; each line can be pasted."""
-    quiet = "MLFLOW_DISABLE_TELEMETRY=true", "PREFECT_SERVER_ANALYTICS_ENABLED=false"
-    local, mlflow_db = ("--host", "127.0.0.1"), f"sqlite:///{folder / 'mlflow.db'}"
-    home = f"PREFECT_HOME={(folder / '.state' / 'prefect').absolute()}"
+    store = console.command("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}")
     lines = (
-        ("the report", ("xdg-open", folder / "reports" / "report.html")),
-        ("MLflow's page", ("env", quiet[0], "mlflow", "ui", *local, "--backend-store-uri", mlflow_db)),
-        ("Prefect's page", ("env", quiet[1], home, "prefect", "server", "start", *local)),
+        ("the report", console.command("xdg-open", folder / "reports" / "report.html")),
+        ("MLflow's page", f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 {store}"),
+        ("Prefect's page", _prefect_page((folder / ".state" / "prefect").absolute())),
     )
     console.out.print("\nLook at it:", style="bold")
-    for what, words in lines:
-        console.out.print(f"  {what:<15} {console.command(*words)}", highlight=False, soft_wrap=True)
+    for what, line in lines:
+        console.out.print(f"  {what:<15} {line}", highlight=False, soft_wrap=True)
+
+
+def _prefect_page(home: Path) -> str:
+    """Where it is, or how to open it: with the password of `lclsc serve --flows`, for it may let code run."""
+    if running := os.environ.get("PREFECT_API_URL"):
+        return console.plain(redact(running.removesuffix("/api")))
+    where, auth = console.command(f"PREFECT_HOME={home}"), console.command(home / "auth")
+    words = f'{where} PREFECT_SERVER_API_AUTH_STRING="$(cat {auth})" prefect server start --host 127.0.0.1'
+    return f"PREFECT_SERVER_ANALYTICS_ENABLED=false {words}  # password: cat {auth}"
 
 
 FIGURES = ("macro_f1", "balanced_accuracy", "patient_macro_f1", "saliency_iou", "pointing", "ece", "coverage")

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from flows import console, notices
+from pipelines import locks
 from pipelines.errors import OutsideSystemError
 from pipelines.workspace import Workspace, private_folder
 
@@ -39,12 +40,13 @@ def run(workspace: Workspace, drop: str | None, family: list[psutil.Process], se
     from flows import deployments  # Prefect reads its settings when it is imported
 
     built = deployments.build(workspace, drop)
+    _keep_pauses(built)
     runner = _runner(workspace)
     flow_of = {runner.add_deployment(deployment): deployment.flow_name for deployment in built}
     for deployment in built:
         console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
     if server is not None:
-        _end_lost_runs(flow_of)
+        _end_lost_runs(flow_of, workspace_is_free=locks.holder(workspace) is None)
     try:
         asyncio.run(_until_told(runner, family, _watch(workspace, server)))
     except Exception as error:
@@ -52,10 +54,32 @@ def run(workspace: Workspace, drop: str | None, family: list[psutil.Process], se
         raise
 
 
-def _end_lost_runs(flow_of: dict[Any, str | None]) -> None:
+def _keep_pauses(built: list[Any]) -> None:
+    """What somebody paused on Prefect's page or with its CLI stays so: registering a deployment would wake it."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        for deployment in built:
+            try:
+                known = client.read_deployment_by_name(deployment.full_name)
+            except ObjectNotFound:
+                continue
+            paused = {_when_due(entry) for entry in known.schedules if not entry.active}
+            for entry in deployment.schedules or []:
+                entry.active = bool(entry.active) and _when_due(entry) not in paused
+            deployment.paused = known.paused
+
+
+def _when_due(entry: Any) -> tuple[str | None, str | None]:
+    return getattr(entry.schedule, "cron", None), entry.schedule.timezone
+
+
+def _end_lost_runs(flow_of: dict[Any, str | None], *, workspace_is_free: bool) -> None:
     """Runs that a killed service left behind run no more: give their slots back, and let a training go on.
 
-    On our own server nobody but the service before this one can have run them.
+    On our own server nobody but the service before this one can have run them. A command runs flows without a
+    deployment: while nobody holds the workspace, none of them runs either.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas import filters
@@ -63,14 +87,12 @@ def _end_lost_runs(flow_of: dict[Any, str | None]) -> None:
     from prefect.states import Crashed
 
     begun = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
-    ours = filters.FlowRunFilter(
-        state=filters.FlowRunFilterState(type=begun),
-        deployment_id=filters.FlowRunFilterDeploymentId(is_null_=False),
-    )
+    served = None if workspace_is_free else filters.FlowRunFilterDeploymentId(is_null_=False)
+    ours = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=begun), deployment_id=served)
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=ours):
             try:
-                client.set_flow_run_state(run.id, Crashed(message="The service that ran it was killed."), force=True)
+                client.set_flow_run_state(run.id, Crashed(message="What ran it was killed."), force=True)
             except Exception as error:  # one run that Prefect cannot end must not keep the others waiting
                 console.err.print(f"the lost run {run.name} could not be ended ({type(error).__name__})")
             goes_on = run.state_type != StateType.CANCELLING and GOES_ON not in run.tags
@@ -158,7 +180,10 @@ async def _until_told(runner: Any, family: list[psutil.Process], watch: Coroutin
 
 
 def _when(deployment: Any) -> str:
-    crons = [f"{entry.schedule.cron} ({entry.schedule.timezone})" for entry in deployment.schedules or []]
+    crons = [
+        f"{entry.schedule.cron} ({entry.schedule.timezone}){'' if entry.active else ', paused'}"
+        for entry in deployment.schedules or []
+    ]
     events = [f"after {name}" for trigger in deployment.triggers for name in sorted(trigger.expect)]
     return ", ".join(crons + events) or "when asked"
 

@@ -43,18 +43,29 @@ HISTORY = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
 def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C; nothing that was started outlives this call."""
     if drop is not None:
+        _refuse_own_folder(workspace, drop)
         sources.of(drop)  # a misspelt path is told before anything starts
     with contextlib.suppress(LclscError):  # somebody else is at work: their own affair
         locks.end_orphans(workspace)
     signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
     family: list[psutil.Process] = []
     try:
-        with locks.marked(workspace), _server(workspace, port) as server:
+        with locks.one_service(workspace), locks.marked(workspace), _server(workspace, port) as server:
             flow_runner.run(workspace, drop, family, server)
     except KeyboardInterrupt:
         console.err.print("stopping")
     finally:
         _end_family(workspace, family + flow_runner.descendants())
+
+
+def _refuse_own_folder(workspace: Workspace, drop: str) -> None:
+    root = workspace.root.resolve()
+    if not sources.is_address(drop) and Path(drop).resolve() in (root, *root.parents):
+        raise WrongUseError(
+            "drop_is_workspace",
+            "The drop folder is the workspace, or holds it.",
+            "Name the folder that batches are put into.",
+        )
 
 
 def _stop(*_: Any) -> None:
@@ -70,13 +81,13 @@ def _server(workspace: Workspace, port: int) -> Iterator[subprocess.Popen[bytes]
         return
     port = _free(port)
     home = private_folder(Path(os.environ["PREFECT_HOME"]))
-    password = _password(home)
+    word = password(home)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password
+    os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = word
     process = _start(home, port)
     try:
         _wait_until_ready(process, port, home)
-        _tell_others(home, port, password, process.pid)
+        _tell_others(home, port, word, process.pid)
         _say_where(workspace, home, port)
         yield process
     finally:
@@ -97,15 +108,15 @@ def _free(port: int) -> int:
             ) from None
 
 
-def _password(home: Path) -> str:
+def password(home: Path) -> str:
     """``lclsc:<random>``, made once a workspace and readable by its owner alone."""
     path = home / "auth"
     if not path.exists():
         write_once(path, f"lclsc:{secrets.token_urlsafe(24)}\n".encode())
-    password = path.read_text().strip()
-    if not password:  # it would let everybody in
+    word = path.read_text().strip()
+    if not word:  # it would let everybody in
         raise WrongUseError("empty_password", f"{path} is empty.", "Delete it: the next start makes a new one.")
-    return password
+    return word
 
 
 def _start(home: Path, port: int) -> subprocess.Popen[bytes]:

@@ -21,6 +21,18 @@ from pipelines.workspace import Workspace
 
 Kind = Literal["registered", "waiting", "approved", "refused", "failed", "drift", "audit", "intake"]
 
+TYPES: dict[Kind, Literal["info", "success", "warning", "failure"]] = {
+    "registered": "success",
+    "waiting": "info",
+    "approved": "success",
+    "refused": "warning",
+    "failed": "failure",
+    "drift": "warning",
+    "audit": "failure",
+    "intake": "warning",
+}
+"""Apprise's, by which receivers colour and filter."""
+
 DAY = 24 * 3600.0
 
 log = logging.getLogger("lclsc.notices")
@@ -31,7 +43,7 @@ def send(kind: Kind, title: str, body: str) -> bool:
 
     True when somebody has it, or nobody is to be told: then it need not be sent again.
     """
-    senders = [*_addresses(), *_block()]
+    senders = [*_addresses(kind), *_block()]
     delivered = [_deliver(name, sender, f"lclsc: {title}", body) for name, sender in senders]
     if not all(delivered):
         log.warning("notice %s: %d of %d addresses not reached", kind, delivered.count(False), len(delivered))
@@ -108,17 +120,18 @@ def _deliver(name: str, sender: Callable[[str, str], bool], title: str, body: st
         return False
 
 
-def _addresses() -> list[tuple[str, Callable[[str, str], bool]]]:
-    return [(address.split("://")[0], _apprise(address)) for address in os.environ.get("LCLSC_NOTIFY", "").split()]
+def _addresses(kind: Kind) -> list[tuple[str, Callable[[str, str], bool]]]:
+    addresses = os.environ.get("LCLSC_NOTIFY", "").split()
+    return [(address.split("://")[0], _apprise(address, kind)) for address in addresses]
 
 
-def _apprise(address: str) -> Callable[[str, str], bool]:
+def _apprise(address: str, kind: Kind) -> Callable[[str, str], bool]:
     def sender(title: str, body: str) -> bool:
         import apprise
 
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it would log addresses
         box = apprise.Apprise()
-        return bool(box.add(address)) and bool(box.notify(title=title, body=body))
+        return bool(box.add(address)) and bool(box.notify(title=title, body=body, notify_type=TYPES[kind]))
 
     return sender
 

@@ -17,6 +17,7 @@ MODEL_PORT, PREFECT_PORT = 5001, 4200
 
 
 def serve(
+    context: typer.Context,
     workspace: WorkspaceOption = HERE,
     flows: Annotated[
         bool,
@@ -63,6 +64,7 @@ def serve(
     Example: lclsc serve --flows --drop /export --workspace clinic
     """
     if flows:
+        _refuse_options_of_a_model(context)
         from flows import flow_server
 
         flow_server.run(open_workspace(workspace), drop=drop, port=PREFECT_PORT if port is None else port)
@@ -97,6 +99,13 @@ def serve(
             console.err.print(f"Serving [bold]{model}[/] on [bold]{address}[/]; Ctrl-C ends it.")
 
         serve(Source(place, terms), terms, announce)
+
+
+def _refuse_options_of_a_model(context: typer.Context) -> None:
+    for name in ("host", "model", "timeout", "max_mib", "poll", "log", "no_log", "json"):
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise WrongUseError("option_of_a_model", f"{option} does not go with --flows.", "Leave it out.")
 
 
 def _log_to_stderr() -> None:

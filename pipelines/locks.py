@@ -59,6 +59,18 @@ def one_writer(workspace: Workspace, *, wait_seconds: float = 2.0) -> Iterator[N
 
 
 @contextlib.contextmanager
+def one_service(workspace: Workspace) -> Iterator[None]:
+    """Held for as long as a process serves the workspace's flows; OutsideSystemError where one does already."""
+    busy = OutsideSystemError(
+        "served_already",
+        "Another process serves the flows of this workspace: two would take turns in setting its deployments.",
+        "Stop that one first; `lclsc doctor` and Prefect's page work beside it.",
+    )
+    with _locked(workspace, "service", fcntl.LOCK_EX, 0.0, busy):
+        yield
+
+
+@contextlib.contextmanager
 def marked(workspace: Workspace) -> Iterator[None]:
     """Children started from here on carry this process's mark, so that none can outlive it unseen."""
     before = os.environ.get(OWNER)

@@ -70,9 +70,8 @@ def apply(workspace: Workspace | None = None) -> None:
 
 def _guard_passing_server() -> None:
     """The server that Prefect starts for one command listens on loopback, where every user of the machine is."""
-    if "PREFECT_SERVER_API_AUTH_STRING" not in os.environ:
-        password = f"lclsc:{secrets.token_urlsafe(24)}"
-        os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = password
+    password = os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", f"lclsc:{secrets.token_urlsafe(24)}")
+    os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
 
 
 def _use_running_server(home: Path) -> None:

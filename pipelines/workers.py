@@ -21,9 +21,11 @@ def gpu_name() -> str | None:
 
 
 def worker_count(shards: int) -> int:
-    """Training workers: ``LCLSC_WORKERS``, else the GPUs seen, else at most two; must divide the shards."""
+    """Training workers: ``LCLSC_WORKERS``, which must divide the shards; else as many as do, one a GPU or two cores."""
     asked = os.environ.get("LCLSC_WORKERS")
     wanted = int(asked) if asked else visible_gpus() or min(2, usable_cores())
+    while not asked and shards % wanted:
+        wanted -= 1
     if wanted < 1 or shards % wanted or (asked and 0 < visible_gpus() < wanted):
         raise WrongUseError(
             "workers_do_not_divide",

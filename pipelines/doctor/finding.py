@@ -24,6 +24,6 @@ class Finding:
             "name": self.name,
             "ok": self.ok,
             "found": self.found,
-            "remedy": self.remedy,
+            "remedy": "" if self.ok else self.remedy,
             "repairable": self.mend is not None and not self.ok,
         }

@@ -49,6 +49,7 @@ class Note:
     state: str  # waiting, busy, taken, failed
     why: str = ""  # in words, without names
     told: bool = False  # were people called
+    bad_rows: bool = False  # it was taken, but for some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def watch(
         for name in drop.folders():
             if wait(0):
                 return
-            batch = _Batch(name, drop.at(name))
+            batch = _Batch(name, drop.at(name), is_asked_for=is_shown and name not in said)
             visit = _told(workspace, batch, notes, timing, lambda: wait(0))
             if is_shown and visit is not None and visit.state == "failed":
                 notes.put(name, replace(notes.of_trouble(visit), told=True))
@@ -120,6 +121,7 @@ class _Batch:
 
     name: str
     place: str
+    is_asked_for: bool  # somebody wants to see what is wrong with it, told before or not
 
     @cached_property
     def source(self) -> Source:
@@ -163,7 +165,7 @@ def _visit(
     now = time.time()
     if before is None or before.looks != looks:
         note, changed = Note(looks=looks, since=now, state="waiting"), True
-    elif before.state == "taken" or (before.state == "failed" and before.told):
+    elif _is_over(before) and not (batch.is_asked_for and (before.state == "failed" or before.bad_rows)):
         return None
     else:
         note, changed = replace(before, since=min(before.since, now)), False  # the clock may have been set back
@@ -173,6 +175,10 @@ def _visit(
         notes.put(batch.name, replace(note, state="waiting", why=why))
         return Visit(batch=batch.name, state="waiting", why=why)
     return _taken(workspace, batch, notes, note, stop)
+
+
+def _is_over(note: Note) -> bool:
+    return note.state == "taken" or (note.state == "failed" and note.told)
 
 
 def _taken(workspace: Workspace, batch: _Batch, notes: _Notes, note: Note, stop: Callable[[], bool]) -> Visit:
@@ -185,7 +191,7 @@ def _taken(workspace: Workspace, batch: _Batch, notes: _Notes, note: Note, stop:
         notes.put(batch.name, replace(note, state=state, why=error.code))
         return Visit(batch=batch.name, state=state, why=f"{error.cause} {error.remedy}", code=error.code)
     if not report.stopped:
-        notes.put(batch.name, replace(note, state="taken", why=""))
+        notes.put(batch.name, replace(note, state="taken", why="", bad_rows=bool(report.errors)))
     return Visit(batch=batch.name, state="taken", why="", report=report)
 
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,9 +64,10 @@ SERVERS = {
     'MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri "sqlite:///$PWD/demo/mlflow.db" --port 5000': (
         "/health"
     ),
-    'PREFECT_SERVER_ANALYTICS_ENABLED=false PREFECT_HOME="$PWD/demo/.state/prefect" prefect server start --port 4200': (
-        "/api/health"
-    ),
+    (
+        'PREFECT_HOME="$PWD/demo/.state/prefect" PREFECT_SERVER_API_AUTH_STRING="$(cat demo/.state/prefect/auth)" '
+        "PREFECT_SERVER_ANALYTICS_ENABLED=false prefect server start --port 4200"
+    ): "/api/health",
 }
 """Command -> a path that answers; started here on a free port."""
 
@@ -223,11 +225,15 @@ def test_pages_of_mlflow_and_prefect_open_on_this_machine_only(command: str, tmp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "demo" / ".state").mkdir(parents=True)
+    (tmp_path / "demo" / ".state" / "prefect").mkdir(parents=True)
+    (tmp_path / "demo" / ".state" / "prefect" / "auth").write_text("lclsc:word\n")
     moved = re.sub(r"--port \d+", f"--port {port}", command)
     with server(moved, tmp_path) as process:
         answer = wait_for(f"http://127.0.0.1:{port}{SERVERS[command]}", process, tmp_path / "log")
         assert answer == 200
+        if "prefect" in command:
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=20)
         family = [process, *process.children(recursive=True)]
         listening = [one for member in family for one in member.net_connections() if one.status == psutil.CONN_LISTEN]
         assert {one.laddr.ip for one in listening if one.laddr.port == port} == {"127.0.0.1"}

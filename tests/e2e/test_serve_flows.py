@@ -46,6 +46,8 @@ def test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends(
             "prefect", "--profile", "lclsc", "deployment", "ls", extra={"PREFECT_HOME": str(service.home)}
         )
         assert "retrain/retrain" in listed
+        refused = line.run("serve", "--flows", "--port", "0", expect=3)
+        assert "Another process serves" in refused.stderr
         service.wait_for(lambda: service.runs("retrain"), 240)
         assert set(service.runs("intake")) <= {"Completed", "Cancelled"}  # a pass that met another one
         assert line.json("status")["videos"] == 15

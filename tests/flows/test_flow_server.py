@@ -17,8 +17,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 
 from flows import flow_runner, flow_server
+from pipelines import locks
 from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.workspace import Workspace
 
@@ -72,9 +74,50 @@ def run(name: str, deployment: UUID = RETRAIN, state: StateType = StateType.RUNN
 def test_a_lost_run_is_ended_and_a_training_goes_on_with_its_own_parameters(lost: Any, asked: list[str]) -> None:
     server = Server([run("stuck", INTAKE), lost])
     with mock.patch("prefect.client.orchestration.get_client", return_value=server):
-        flow_runner._end_lost_runs({RETRAIN: "retrain", INTAKE: "intake"})
+        flow_runner._end_lost_runs({RETRAIN: "retrain", INTAKE: "intake"}, workspace_is_free=True)
     assert server.ended == [lost.name]
     assert server.asked == [(RETRAIN, {"reason": name}, [flow_runner.GOES_ON]) for name in asked]
+
+
+def test_what_somebody_paused_stays_paused() -> None:
+    def schedule(cron: str, active: bool = True) -> Any:
+        return SimpleNamespace(schedule=SimpleNamespace(cron=cron, timezone="UTC"), active=active)
+
+    def deployment(name: str, *schedules: Any, paused: bool = False) -> Any:
+        return SimpleNamespace(full_name=name, schedules=list(schedules), paused=paused)
+
+    known = {
+        "retrain/retrain": deployment("", schedule("0 2 * * *", active=False), schedule("0 3 * * *")),
+        "audit/audit": deployment("", schedule("0 4 * * 0"), paused=True),
+    }
+
+    def read(name: str) -> Any:
+        if name not in known:
+            raise ObjectNotFound(http_exc=RuntimeError("404"))
+        return known[name]
+
+    built = [
+        deployment("retrain/retrain", schedule("0 2 * * *"), schedule("0 3 * * *"), schedule("0 5 * * *")),
+        deployment("audit/audit", schedule("0 4 * * 0")),
+        deployment("monitor/monitor", schedule("0 5 * * 1")),
+    ]
+    client = mock.MagicMock()
+    client.__enter__.return_value.read_deployment_by_name = read
+    with mock.patch("prefect.client.orchestration.get_client", return_value=client):
+        flow_runner._keep_pauses(built)
+    assert [[entry.active for entry in one.schedules] for one in built] == [[False, True, True], [True], [True]]
+    assert [one.paused for one in built] == [False, True, False]
+
+
+def test_a_second_service_of_a_workspace_is_refused_before_it_touches_anything(workspace: Workspace) -> None:
+    with locks.one_service(workspace), pytest.raises(OutsideSystemError, match="Another process"):
+        flow_server.run(workspace, drop=None, port=0)
+
+
+@pytest.mark.parametrize("folder", [".", ".."])
+def test_the_workspace_is_no_drop_folder(workspace: Workspace, folder: str) -> None:
+    with pytest.raises(WrongUseError, match="holds it"):
+        flow_server.run(workspace, drop=str(workspace.root / folder), port=0)
 
 
 def test_port_0_is_any_free_one_and_a_taken_one_is_refused() -> None:
@@ -138,8 +181,8 @@ class Runner:
 
 
 def test_a_server_without_a_password_does_not_start(tmp_path: Path) -> None:
-    made = flow_server._password(tmp_path)
-    assert (made, stat.S_IMODE((tmp_path / "auth").stat().st_mode)) == (flow_server._password(tmp_path), 0o600)
+    made = flow_server.password(tmp_path)
+    assert (made, stat.S_IMODE((tmp_path / "auth").stat().st_mode)) == (flow_server.password(tmp_path), 0o600)
     (tmp_path / "auth").write_text("")
     with pytest.raises(WrongUseError, match="Delete it"):
-        flow_server._password(tmp_path)
+        flow_server.password(tmp_path)

@@ -31,8 +31,6 @@ def sent(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, tmp_path: Path) 
         return True
 
     monkeypatch.setattr(notices, "send", send)
-    for name in ("PREFECT_HOME", "DVC_SITE_CACHE_DIR", "MLFLOW_TRACKING_URI"):  # the flow sets them; they are put back
-        monkeypatch.setenv(name, str(tmp_path / name))
     (tmp_path / "drop" / "march").mkdir(parents=True)
     with disable_run_logger(), mock.patch.object(flow.events, "emit"):
         yield said

@@ -85,6 +85,7 @@ def test_a_failure_tells_its_remedy_and_a_foreign_error_only_its_kind(receiver: 
     notices.of_failure("retrain", StageError("x", "Disk full.", "Free some."), "clinic")
     notices.of_failure("retrain", RuntimeError("Erika Mustermann"), "clinic")
     assert [got["message"] for got in receiver.got] == ["clinic: Disk full. Free some.", "clinic: RuntimeError"]
+    assert {got["type"] for got in receiver.got} == {"failure"}
 
 
 def test_a_full_disk_is_told_with_its_remedy_and_without_names(receiver: Receiver) -> None:

@@ -180,6 +180,7 @@ def test_a_bad_batch_is_said_once_and_stops_nobody(
     assert {name: visit.state for name, visit in visits.items()} == {"april": "failed", "march": "taken"}
     assert [(visit["batch"], visit["state"]) for visit in _pass_elsewhere(workspace, drop)] == [("april", "failed")]
     assert _pass(workspace, drop) == {}  # whoever saw that one need not be called
+    assert [visit["batch"] for visit in _pass_elsewhere(workspace, drop)] == ["april"]  # and may see it again
     _batch(drop / "april", "none.mp4,P,glioma,")
     assert _pass(workspace, drop)["april"].state == "waiting"
 
