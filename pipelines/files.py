@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -68,15 +69,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Rename what is on disk to the last byte: a file, or a folder of files."""
-    for file in temporary.iterdir() if temporary.is_dir() else (temporary,):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+    """Rename what is on disk to the last byte: a file, or a folder."""
+    _sync_all(temporary)
     if temporary.is_dir():
-        _sync_folder(temporary)
         remove(path)  # a folder is not renamed over another
     temporary.replace(path)
-    _sync_folder(path.parent)
+    _sync(path.parent)
+
+
+def move_unless_there(temporary: Path, path: Path) -> None:
+    """The same with a folder that several processes make alike: the first one's stays, somebody may be reading it."""
+    _sync_all(temporary)
+    try:
+        temporary.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    _sync(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -123,8 +132,14 @@ def remove_temporaries(folder: Path, *, of: str = "") -> None:
         remove(leftover)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_all(path: Path) -> None:
+    for part in (*path.rglob("*"), path):
+        _sync(part)
+
+
+def _sync(path: Path) -> None:
+    """A file's bytes, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -22,7 +22,7 @@ from pipelines import drift, ledger, manifest, registry, schemas
 from pipelines import params as parameters
 from pipelines.drift import Finding
 from pipelines.errors import OutsideSystemError, WrongUseError
-from pipelines.files import TEMPORARY_PREFIX, digest, write_json
+from pipelines.files import TEMPORARY_PREFIX, digest, move_unless_there, write_json
 from pipelines.package import child, training_videos
 from pipelines.params import MonitorParams
 from pipelines.predict import choose
@@ -197,7 +197,7 @@ def _look(
                 f"Version {version.version} was built before models kept a prediction log.",
                 "Retrain, or compare with an earlier time: --against log.",
             )
-        (draft / "seen").rename(folder)
+        move_unless_there(draft / "seen", folder)
 
 
 def _note(workspace: Workspace, report: MonitorReport) -> None:

@@ -427,7 +427,8 @@ def missing_objects(workspace: Workspace) -> list[str]:
             oids = {oid for name in names for oid in _expand(repo.cache.local, name)}
             with asking(remote):
                 store = repo.cloud.get_remote_odb(remote)
-                missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.exists(oid)]
+                # The store's own ``exists`` takes an object that it cannot ask for as one that is not there.
+                missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.fs.exists(store.oid_to_path(oid))]
     return missing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 
 from pipelines import promotion_repair
@@ -16,9 +15,6 @@ def findings(workspace: Workspace) -> Iterator[Finding]:
         found = promotion_repair.open_ends(workspace)
     except LclscError as error:
         yield Finding("promotions", False, error.cause, error.remedy)
-        return
-    except sqlite3.DatabaseError as error:
-        yield Finding("promotions", False, f"unknown: {error}", "Mend the MLflow database first.")
         return
 
     def mend() -> str:

@@ -94,9 +94,11 @@ def _answers(name: str, server: str) -> Finding:
 
 def _damage(path: Path) -> str:
     """What SQLite says about its own file; empty when all is well."""
+    from pipelines.registry import database
+
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
-            said = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+        with contextlib.closing(database.open_read_only(path)) as opened:
+            said = str(opened.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if said == "ok" else said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,12 +36,18 @@ def translated(action: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise OutsideSystemError(
-            "mlflow",
-            f"MLflow refused {action}: {error.message}",
-            "Look at the tracking server or at mlflow.db, and run the same command again.",
-            transient=error.error_code in TRANSIENT,
-        ) from error
+        raise _refusal(action, str(error.message), transient=error.error_code in TRANSIENT) from error
+    except sqlite3.Error as error:  # where this project opens mlflow.db itself: locked, or damaged
+        raise _refusal(action, str(error), transient=isinstance(error, sqlite3.OperationalError)) from error
+
+
+def _refusal(action: str, why: str, *, transient: bool) -> OutsideSystemError:
+    return OutsideSystemError(
+        "mlflow",
+        f"MLflow refused {action}: {why}",
+        "Look at the tracking server or at mlflow.db, and run the same command again.",
+        transient=transient,
+    )
 
 
 @contextlib.contextmanager

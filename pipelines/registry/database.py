@@ -18,8 +18,9 @@ from typing import Any
 
 from pipelines import settings
 from pipelines.errors import OutsideSystemError
-from pipelines.files import atomic_path
+from pipelines.files import move_into_place, remove
 from pipelines.ledger import exclusive
+from pipelines.registry.client import translated
 from pipelines.workspace import Workspace
 
 LOCATIONS = (
@@ -30,6 +31,8 @@ LOCATIONS = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow stores absolute paths."""
+LOCK_SECONDS = 20.0
+OPENING = "to open mlflow.db"
 
 
 def tracking_uri(workspace: Workspace) -> str:
@@ -41,16 +44,20 @@ def is_embedded(workspace: Workspace) -> bool:
     return tracking_uri(workspace) == _embedded_uri(workspace)
 
 
+@translated(OPENING)
 def ensure_database(workspace: Workspace) -> None:
     """Create or migrate the embedded database, once: processes that meet a missing one crash each other."""
     with exclusive(workspace, "tracking"):
         if workspace.tracking_database.exists():
             _migrate(workspace)
         else:
-            with atomic_path(workspace.tracking_database) as draft:
-                _open_store(f"sqlite:///{draft}", workspace.tracking_artifacts)
+            draft = workspace.tracking_database.with_name("mlflow.db.draft")  # swept under this lock only
+            remove(draft)
+            _open_store(f"sqlite:///{draft}", workspace.tracking_artifacts)
+            move_into_place(draft, workspace.tracking_database)
 
 
+@translated(OPENING)
 def rebase(workspace: Workspace) -> bool:
     """Let the embedded database point into this workspace; True when it had been moved or copied.
 
@@ -81,7 +88,8 @@ def private_copy(workspace: Workspace) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="lclsc-registry-") as folder:
         copy = Path(folder) / workspace.tracking_database.name
         with (
-            contextlib.closing(_open_read_only(workspace.tracking_database)) as source,
+            translated(OPENING),
+            contextlib.closing(open_read_only(workspace.tracking_database)) as source,
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):
             source.backup(target)
@@ -104,7 +112,7 @@ def glance(workspace: Workspace, name: str, tag: str, value: str) -> dict[str, A
         "SELECT alias, '' FROM registered_model_aliases WHERE name = ? AND version = ?",
     )
     try:
-        with contextlib.closing(_open_read_only(workspace.tracking_database)) as database:
+        with contextlib.closing(open_read_only(workspace.tracking_database)) as database:
             for number, run_id, source, created in database.execute(query, (name, tag, value)):
                 tags, aliases = (dict(database.execute(ask, (name, number)).fetchall()) for ask in of_version)
                 return {
@@ -153,6 +161,7 @@ def _migrate(workspace: Workspace) -> None:
         )
 
 
+@translated(OPENING)
 def is_current(workspace: Workspace) -> bool:
     """Has the embedded database the schema that the installed MLflow writes?"""
     return _schema_revision(workspace) == _wanted_revision()
@@ -160,10 +169,8 @@ def is_current(workspace: Workspace) -> bool:
 
 def _schema_revision(workspace: Workspace) -> str | None:
     with contextlib.closing(_database(workspace)) as database:
-        try:
-            row = database.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError:
-            return None
+        versioned = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+        row = versioned and database.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(row[0]) if row else None
 
 
@@ -175,14 +182,14 @@ def _wanted_revision() -> str:
 
 
 def _database(workspace: Workspace) -> sqlite3.Connection:
-    return sqlite3.connect(workspace.tracking_database, timeout=20)
+    return sqlite3.connect(workspace.tracking_database, timeout=LOCK_SECONDS)
 
 
-def _open_read_only(path: Path) -> sqlite3.Connection:
+def open_read_only(path: Path) -> sqlite3.Connection:
     """Beside a writer; on a medium that cannot be written to, where SQLite may not lock, as it stands."""
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     mode = "mode=ro" if writable else "mode=ro&immutable=1"
-    return sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?{mode}", uri=True, timeout=20)
+    return sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?{mode}", uri=True, timeout=LOCK_SECONDS)
 
 
 def _rebase(database: sqlite3.Connection, new: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from pipelines import lineage, settings, versioning
 from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import TEMPORARY_PREFIX, canonical_json, sha256_bytes, sha256_file
+from pipelines.files import TEMPORARY_PREFIX, canonical_json, move_unless_there, remove, sha256_bytes, sha256_file
 from pipelines.ledger import Entry, exclusive
 from pipelines.params import flat
 from pipelines.registry import database, loss
@@ -135,7 +135,7 @@ def read_only(workspace: Workspace, name: str) -> Iterator[Registry | None]:
         with database.private_copy(workspace) as copy:
             uri = f"sqlite:///{copy}"
             try:
-                with translated("to open mlflow.db"):
+                with translated(database.OPENING):
                     client = Client(MlflowClient(uri))
                 yield Registry(workspace=workspace, name=name, uri=uri, client=client)
             finally:
@@ -293,10 +293,17 @@ class Registry:
         self.client.set_model_version_tag(self.name, version, name, value)
 
     def download(self, version: Version) -> Path:
-        """The version's package in a folder of this workspace, checked against its lineage."""
+        """The version's package in a folder of this workspace, checked against its lineage.
+
+        A copy that was damaged here is fetched again: only the store's own can be lost.
+        """
         folder = self.workspace.state / "packages" / version.tags["lineage_sha256"][:16]
-        if not folder.exists():
-            self._fetch(version, folder)
+        if folder.exists():
+            with contextlib.suppress(Exception):  # whatever is wrong with it
+                _require_record(lineage.verify_package(folder), version)
+                return folder
+            remove(folder)
+        self._fetch(version, folder)
         _require_record(lineage.verify_package(folder), version)
         return folder
 
@@ -480,7 +487,7 @@ class Registry:
             draft.mkdir()
             with process_address(self.uri), translated("download_artifacts"):
                 download_artifacts(artifact_uri=source, dst_path=str(draft), tracking_uri=self.uri)
-            draft.rename(folder)
+            move_unless_there(draft, folder)
 
 
 def refuse_other_weights(existing: Version, record: Mapping[str, Any]) -> None:

@@ -131,6 +131,13 @@ def test_a_changed_ledger_and_a_damaged_database_are_told(workspace: Workspace) 
     assert "backup" in found.remedy
 
 
+def test_a_damaged_database_is_told_whatever_its_folder_is_called(workspace: Workspace, tmp_path: Path) -> None:
+    moved = Workspace(workspace.root.rename(tmp_path / "q#1?x%41"))
+    moved.tracking_database.write_bytes(b"not a database" * 100)
+    assert "damaged" in finding(moved, "MLflow database").found
+    assert [path.name for path in tmp_path.iterdir()] == ["q#1?x%41"]
+
+
 def test_a_database_of_another_schema_is_told(workspace: Workspace, empty_database: Path) -> None:
     shutil.copyfile(empty_database, workspace.tracking_database)
     assert finding(workspace, "MLflow database").ok

@@ -35,6 +35,16 @@ def test_a_secret_is_whole_or_absent_and_the_first_one_stays(tmp_path: Path, mon
     assert [(path.name, path.stat().st_mode & 0o777) for path in target.parent.iterdir()] == [("patients.key", 0o600)]
 
 
+def test_of_two_processes_that_make_the_same_folder_the_first_ones_stays(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "file").write_text(name)
+        files.move_unless_there(tmp_path / name, tmp_path / "made")
+    assert (tmp_path / "made" / "deep" / "file").read_text() == "first"
+    with pytest.raises(FileNotFoundError):
+        files.move_unless_there(tmp_path / "first", tmp_path / "made")
+
+
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
     assert files.canonical_json({"b": 1, "a": [1.0, "é"]}) == files.canonical_json({"a": [1.0, "é"], "b": 1})
     assert files.canonical_json({"b": 1, "a": [1.5, "é"]}) == '{"a":[1.5,"é"],"b":1}'.encode()

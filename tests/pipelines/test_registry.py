@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import lineage, registry
+from pipelines import lineage, locks, registry, versioning
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import digest
 from pipelines.registry import Registry, Submission, database
@@ -217,6 +218,15 @@ def test_an_exchanged_package_is_not_handed_out(embedded: Registry, package: Pat
         embedded.download(version)
 
 
+def test_a_copy_that_was_damaged_here_is_fetched_again(embedded: Registry, package: Path) -> None:
+    version = embedded.register(submission(package))
+    folder = embedded.download(version)
+    for lost in ("artifacts/model/model.safetensors", lineage.FILE):
+        (folder / lost).write_bytes(b"")  # as after a power cut
+        assert embedded.download(version) == folder
+        assert lineage.verify_package(folder) == lineage.read(package)
+
+
 def test_only_complete_versions_count_as_built(
     tracked: Workspace, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +318,21 @@ print(registry.connect(Workspace(Path(sys.argv[1])), "lclsc").experiment_id())
 """
 
 
+def test_the_start_of_a_run_leaves_a_database_alone_that_another_process_is_making(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(uri: str, _: Path) -> None:
+        Path(uri.removeprefix("sqlite:///")).touch()
+        with locks.one_writer(workspace):
+            pass
+
+    monkeypatch.setattr(database, "_open_store", make)
+    workspace.tracking_database.with_name("mlflow.db.draft").write_bytes(b"of a killed one")
+    database.ensure_database(workspace)
+    assert workspace.tracking_database.read_bytes() == b""
+    assert versioning.git(workspace, "status", "--porcelain") == ""
+
+
 @pytest.mark.slow
 def test_three_processes_meet_a_missing_database(tmp_path: Path) -> None:
     root = tmp_path / "new"
@@ -323,6 +348,19 @@ def test_three_processes_meet_a_missing_database(tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [0, 0, 0], ends
     assert len({out for out, _ in ends}) == 1
     assert sorted(path.name for path in root.iterdir()) == [".state", "mlflow.db"]
+
+
+def test_a_database_that_somebody_writes_to_is_neither_migrated_nor_taken_for_another(
+    tracked: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.05)
+    with contextlib.closing(sqlite3.connect(tracked.tracking_database)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutsideSystemError, match="locked") as told:
+            registry.connect(tracked, "lclsc")
+    assert told.value.transient
+    assert not list(tracked.root.glob("mlflow.db.*"))
+    registry.connect(tracked, "lclsc")
 
 
 @pytest.mark.slow
