@@ -112,7 +112,7 @@ def write_once(path: Path, secret: bytes) -> None:
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
