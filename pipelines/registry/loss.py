@@ -27,7 +27,7 @@ def error(known: list[str]) -> OutsideSystemError:
     return OutsideSystemError(
         "registry_lost",
         f"The registry is lost: the ledger knows {versions}, and it has none of them.",
-        "Put the copy of mlflow.db and mlartifacts/ back, as docs/recovery.md says; if register.name of params.yaml was "
+        "Put the copy of mlflow.db and mlartifacts/ back, as docs/recovery.md says; if register.name in params.yaml "
         "changed, change it back. Without a copy their numbers cannot be given again: make a new workspace, and take "
         "the same videos in.",
     )
