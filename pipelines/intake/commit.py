@@ -38,7 +38,7 @@ def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
         edited = versioning.open_edits(workspace)  # whoever is at it commits it
         own = [name for name in versioning.OWN_INPUTS if name not in edited]
         versioning.commit(workspace, (*own, "ledger.jsonl"), message)
-        _share(batch)
+    _share(batch)  # also what an intake before this one could not
     batch.report.data_version = manifest.data_version(workspace.manifest, workspace.splits)
 
 

@@ -128,3 +128,14 @@ def test_a_file_that_a_person_put_there_is_refused_and_never_removed(
     assert {path.name.split(".")[0] for path in workspace.videos.iterdir()} == {
         video.video_id for video in manifest.read_videos(workspace.manifest)
     }
+
+
+def test_a_batch_that_was_not_pushed_is_pushed_when_it_comes_again(
+    workspace: Workspace, other: Path, tmp_path: Path
+) -> None:
+    versioning.git(workspace, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    take(workspace, other)  # its remote is away
+    versioning.git(workspace, "init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    take(workspace, other)
+    pushed = versioning.git(workspace, "ls-remote", "origin", f"refs/heads/{versioning.branch(workspace)}")
+    assert pushed.split()[0] == versioning.head(workspace)
