@@ -179,12 +179,19 @@ def rollback(workspace: Workspace, *, reason: str, to: str | None = None, by: st
     _require_words(**{name: str(person[name]) for name in ("by", "reason")})
     versioning.require_kept_lines(workspace)
     store = registry.connect(workspace)
-    with alias_moves.held(workspace, store, actor="rollback") as aliases:
-        champion = aliases.get("champion")
-        entries = ledger.read(workspace.ledger)
-        target = _former_champion(store, entries, champion, to)
-        moves = _to_champion(aliases, target)
-        decision = alias_moves.decide(workspace, store, moves, actor="rollback", event="rollback_ordered", data=person)
+    try:
+        with alias_moves.held(workspace, store, actor="rollback") as aliases:
+            champion = aliases.get("champion")
+            entries = ledger.read(workspace.ledger)
+            target = _former_champion(store, entries, champion, to)
+            moves = _to_champion(aliases, target)
+            decision = alias_moves.decide(
+                workspace, store, moves, actor="rollback", event="rollback_ordered", data=person
+            )
+    except PromotionError as refused:
+        if refused.code == "champion_already":  # by this very order, perhaps, which was killed before its commit
+            keep(workspace, f"Roll back to version {champion}")
+        raise
     word = alias_history.verdict_on(entries, target)
     return Outcome(
         status="rolled_back",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from faults import promotions
 
-from pipelines import alias_history, alias_moves, alias_report, ledger, promotion, registry, versioning
+from pipelines import alias_history, alias_moves, alias_report, ledger, promotion, publish, registry, versioning
 from pipelines.errors import LclscError, PromotionError, StageError, WrongUseError
 from pipelines.evidence import verify
 from pipelines.files import sha256_bytes
@@ -196,6 +196,25 @@ def test_rollback_brings_the_champions_back_one_by_one(workspace: Workspace) -> 
     assert promotion.rollback(workspace, reason="it was right", to="3").version == "3"
     assert promotion.rollback(workspace, reason="no, it was not").version == "1"
     assert is_one_history(workspace)
+
+
+def test_a_rollback_that_was_killed_before_its_commit_is_committed_when_it_is_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promotion.approve(workspace, "2", **WHO)
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "keep", lambda *_: None)
+        promotion.rollback(workspace, reason="x", to="1")
+    with pytest.raises(PromotionError, match="Version 1 is champion"):
+        promotion.rollback(workspace, reason="x", to="1")
+    assert versioning.file_at(workspace, "HEAD", "ledger.jsonl") == workspace.ledger.read_bytes()
+
+
+def test_a_page_that_is_the_same_again_is_noted_once(workspace: Workspace) -> None:
+    store = registry.connect(workspace)
+    for digest in ("a", "a", "b"):
+        publish._note(workspace, store, "version 2", {"report.html": digest})
+    assert events(workspace).count("published") == 2
 
 
 def test_rollback_goes_to_former_champions_alone(workspace: Workspace) -> None:
