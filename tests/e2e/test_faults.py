@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from e2e.line import Line
-from faults import bases, cases
+from faults import bases, cases, children, facts
 from faults.points import Point, points
 from faults.steps import STEPS
+
+from pipelines.files import md5_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +42,13 @@ def clean() -> Iterator[Executor]:
 
 @pytest.mark.parametrize(
     ("step", "kind", "where"),
-    [("extract", "all", 0.4), ("extract", "full", 0.6), ("extract", "int", 0.8), ("record", "locks", 0.0)],
+    [
+        ("left", "all", 0.6),
+        ("extract", "all", 0.4),
+        ("extract", "full", 0.6),
+        ("extract", "int", 0.8),
+        ("record", "locks", 0.0),
+    ],
 )
 def test_a_step_that_is_struck_is_as_if_nothing_had_happened(
     clean: Executor, folder: Path, step: str, kind: str, where: float, tmp_path: Path
@@ -54,3 +65,21 @@ def test_the_matrix_has_300_points_that_their_numbers_name() -> None:
     assert every == points()
     assert {point.step for point in every[:30]} == set(STEPS)
     assert sum(point.step == "flow" for point in every) == 30
+
+
+def test_a_cut_off_object_is_not_whole(tmp_path: Path) -> None:
+    content = b"an object"
+    name = md5_bytes(content)
+    for remote, kept in (("storage", content), ("identified", content[:4])):
+        path = tmp_path / "remotes" / remote / "files" / "md5" / name[:2] / name[2:]
+        path.parent.mkdir(parents=True)
+        path.write_bytes(kept)
+    assert list(facts._objects(tmp_path).values()) == ["damaged", "whole"]
+
+
+def test_who_outlives_a_run_is_found_and_ended(tmp_path: Path) -> None:
+    assert children.of_folder(tmp_path) == []
+    with subprocess.Popen(["sleep", "600"], env=os.environ | {"FAULTS": f"{tmp_path}/records"}) as process:
+        (told,) = children.of_folder(tmp_path)
+    assert told.startswith("sleep")
+    assert process.returncode == -signal.SIGKILL

@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from e2e.line import Line
-from faults import bases, facts, server, stale
+from faults import bases, children, facts, server, stale
 from faults.hook import striker
 from faults.points import SERVER_KINDS, Point
-from faults.steps import STEPS
+from faults.steps import STEPS, retrain
 
 from pipelines import settings
 from pipelines.errors import LclscError
 from pipelines.files import digest, read_json, sha256_file, write_json
+from pipelines.workspace import Workspace
 
 HOOK = Path(__file__).with_name("hook")
 ROOT = Path(__file__).parents[2]
@@ -61,8 +62,9 @@ def run(point: Point, folder: Path, room: Path) -> Outcome:
     case = Case(point.step, folder, room / "case")
     try:
         struck, place, ended = _strike(case, point, expected)
-        problems = case.finish()
-        problems = problems or facts.differences(expected["facts"], as_json(facts.gather(case.place)))
+        problems = case.retrain(expected) or case.finish()
+        problems = problems or facts.differences(expected["facts"], case.facts())
+        problems += [f"outlived its run: {one}" for one in children.of_folder(case.room)]
     finally:
         case.end()
     return Outcome(
@@ -81,21 +83,22 @@ def undisturbed(step: str, folder: Path, room: Path) -> dict[str, Any]:
     if not kept.exists():
         case = Case(step, folder, room / "undisturbed")
         try:
+            before = case.facts()
             ended = case.once(case.plan(0, "nothing"))
             assert ended == "exit 0", f"{step} fails without a fault: {ended}\n{case.log.read_text()[-2000:]}"
             assert case.once(None) == "exit 0", f"{step} cannot be repeated:\n{case.log.read_text()[-2000:]}"
-            found = {"facts": facts.gather(case.place), "places": len(striker.places(case.records)), "requests": 0}
+            found = {
+                "before": before,
+                "facts": case.facts(),
+                "places": len(striker.places(case.records)),
+                "requests": 0,
+            }
         finally:
             case.end()
         if step in ("register", "approve", "rollback"):
             found["requests"] = _requests(step, folder, room)
         write_json(kept, found)
     return dict(read_json(kept))
-
-
-def as_json(found: dict[str, Any]) -> dict[str, Any]:
-    """As it is read back from a file."""
-    return dict(json.loads(json.dumps(found)))
 
 
 def _requests(step: str, folder: Path, room: Path) -> int:
@@ -121,7 +124,10 @@ def _strike(case: Case, point: Point, expected: dict[str, Any]) -> tuple[bool, s
         at = 1 + int(point.where * expected["requests"])
         case.serve(point.kind, at)
         ended = case.once(None)
-        return len(case.requests()) >= at, [*case.requests(), ""][at - 1], ended
+        struck, place = len(case.requests()) >= at, [*case.requests(), ""][at - 1]
+        if point.kind == "gone":
+            case.serve("nothing", 0)  # it is back
+        return struck, place, ended
     if point.kind == "locks":
         return True, stale.plant(case.place, random.Random(point.number)), case.once(None)
     if point.kind == "twice":
@@ -142,8 +148,8 @@ class Case:
         shutil.rmtree(room, ignore_errors=True)
         self.step, self.room, self.folder = step, room, folder
         self.place = bases.copy(bases.base(folder, "in" if step == FLOW else STEPS[step].base), room)
-        if step in ("intake", "drop"):
-            target = room / ("more" if step == "intake" else "drop/more")
+        if step in ("intake", "left", "drop"):
+            target = room / ("drop/more" if step == "drop" else "more")
             subprocess.run(["cp", "-a", "--parents", "more", str(room)], cwd=folder, check=True)
             if step == "drop":
                 target.parent.mkdir()
@@ -162,6 +168,19 @@ class Case:
         """Two at a time."""
         return [self._wait(pid) for pid in [self._start(None), self._start(None)]]
 
+    def retrain(self, expected: dict[str, Any]) -> list[str]:
+        """Before a step is done again whose batch may never come again: all of it is in, or none."""
+        if self.step == FLOW or not STEPS[self.step].retrained:
+            return []
+        ended = self._wait(_forked(lambda: self._step(retrain), self.log))
+        wanted = expected["before" if ended == f"exit {OK}" else "facts"]
+        told = facts.differences({name: wanted[name] for name in ("outputs", "committed", "open")}, self.facts())
+        return [f"retrained, {ended}: {difference}: {self.log.read_text()[-700:]}" for difference in told]
+
+    def facts(self) -> dict[str, Any]:
+        """As they are read back from a file."""
+        return dict(json.loads(json.dumps(facts.gather(self.place))))
+
     def finish(self) -> list[str]:
         """Undisturbed, until it is done; what went wrong if it never is."""
         told = []
@@ -173,7 +192,9 @@ class Case:
         return told
 
     def serve(self, kind: str, at: int) -> None:
+        self._end_server()
         port = server.free_port()
+        self.environment = dict(server.FEW_RETRIES) if kind == "gone" else {}
         self.server = _forked(lambda: server.serve(self.place, port, kind, at, str(self.counter)), self.log)
         self.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 300
@@ -187,20 +208,26 @@ class Case:
         return self.counter.read_text().splitlines() if self.counter.exists() else []
 
     def end(self) -> None:
+        self._end_server()
+        shutil.rmtree(self.room, ignore_errors=True)
+
+    def _end_server(self) -> None:
         if self.server is not None:
             os.kill(self.server, signal.SIGKILL)
             os.waitpid(self.server, 0)
-        shutil.rmtree(self.room, ignore_errors=True)
+            self.server = None
 
     def _start(self, plan: dict[str, Any] | None, file_bytes: int | None = None) -> int:
         if self.step == FLOW:
             return self._start_flow(plan)
-        return _forked(lambda: self._step(plan, file_bytes), self.log, self._leader(plan))
+        return _forked(lambda: self._step(STEPS[self.step].run, plan, file_bytes), self.log, self._leader(plan))
 
     def _leader(self, plan: dict[str, Any] | None) -> Path | None:
         return Path(f"{plan['records']}.leader") if plan else None
 
-    def _step(self, plan: dict[str, Any] | None, file_bytes: int | None) -> None:
+    def _step(
+        self, run: Callable[[Workspace], None], plan: dict[str, Any] | None = None, file_bytes: int | None = None
+    ) -> None:
         for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "PREFECT_HOME", "RAY_ADD"))]:
             del os.environ[name]
         os.environ |= self.environment | {"LCLSC_KEY_FILE": str(self.folder / "patients.key")}
@@ -211,7 +238,7 @@ class Case:
         elif plan:
             os.environ |= _counting(plan)
             striker.install(plan)
-        STEPS[self.step].run(self.place)
+        run(self.place)
 
     def _start_flow(self, plan: dict[str, Any] | None) -> int:
         line = Line(self.place.root, self.folder / "patients.key")

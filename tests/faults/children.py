@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -10,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 FORK = multiprocessing.get_context("fork")
 PATIENCE_SECONDS = 300.0
+GRACE_SECONDS = 5.0  # for what is ending anyway
 
 
 class Child:
@@ -36,6 +40,27 @@ class Child:
 
 def in_child(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     return Child(function, *arguments).end()
+
+
+def of_folder(folder: Path) -> list[str]:
+    """Processes that a run in ``folder`` left behind, ended now: its path stands in their environment or command."""
+    mark = f"{folder}/"
+    found = [process for process in psutil.process_iter() if mark in _words(process)]
+    _, alive = psutil.wait_procs(found, timeout=GRACE_SECONDS)
+    told = []
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                told.append(" ".join([process.name(), *process.cmdline()])[:120])
+                process.kill()
+    return told
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join([*process.cmdline(), *process.environ().values()])
+    except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def _run(answer: Path, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:

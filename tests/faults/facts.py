@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import ledger
-from pipelines.files import TEMPORARY_PREFIX, sha256_file
+from pipelines.files import TEMPORARY_PREFIX, md5_bytes, sha256_file
 from pipelines.workspace import Workspace
 
 NOT_COMPARED = {"ledger.jsonl", "provenance.csv"}
@@ -66,9 +66,14 @@ def _pushed(root: Path) -> bool:
     return _git(root, "rev-parse", "HEAD") == _git(root, "ls-remote", "origin", "refs/heads/main")[:40]
 
 
-def _objects(root: Path) -> list[str]:
-    """In the remotes, whole: an object's name is its MD5, and a partial one would have another."""
-    return sorted(str(path.relative_to(root)) for path in (root / "remotes").rglob("*") if path.is_file())
+def _objects(root: Path) -> dict[str, str]:
+    """In the remotes, and whether each is whole: an object's name is its MD5. Hidden ones are DVC's temporaries."""
+    files = sorted(path for path in (root / "remotes").rglob("[!.]*") if path.is_file())
+    return {str(path.relative_to(root)): "whole" if _is_whole(path) else "damaged" for path in files}
+
+
+def _is_whole(path: Path) -> bool:
+    return md5_bytes(path.read_bytes()) == (path.parent.name + path.name).removesuffix(".dir")
 
 
 def _ledger(place: Workspace) -> dict[str, Any]:

@@ -21,8 +21,9 @@ KINDS = {
     "locks": 4,  # locks of dead owners and of re-used process ids lie there before it starts
     "twice": 4,  # two of it at once
 }
-SERVER_KINDS = {"dropped": 6, "refused": 3, "slow": 3}
-"""Of a tracking server, for steps that speak to one: the reply is lost after it was committed; 503; late."""
+SERVER_KINDS = {"dropped": 6, "gone": 8, "refused": 3, "slow": 3}
+"""Of a tracking server, for steps that speak to one: the reply is lost after it was committed; the server is away until
+the step has given up; 503, a few times; late."""
 WITH_A_SERVER = ("register", "approve", "rollback")
 FLOW_KINDS = {
     "all": 8,

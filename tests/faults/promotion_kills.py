@@ -170,13 +170,10 @@ def _come(workspace: Workspace, command: Callable[[Workspace], None]) -> dict[st
     """The first may be told that the killed one was through already; nobody else may be stopped."""
     found = []
     try:
-        if command is not _repair and (workspace.root / ".git" / "index.lock").exists():
-            promotions.repair(workspace)
         command(workspace)
     except PromotionError as error:
         if error.code != "champion_already":
             found = [f"{error.code}: {error}"]
-        promotions.repair(workspace)
     return {"problems": found + witness.problems(workspace), "aliases": registry.connect(workspace).aliases()}
 
 

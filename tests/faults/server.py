@@ -1,4 +1,4 @@
-"""MLflow's own server on a workspace's database, with a way to lose, refuse or delay the reply to one request."""
+"""MLflow's own server on a workspace's database, with a way to lose, refuse or delay a reply, or to go away."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipelines.registry import database
 from pipelines.workspace import Workspace
 
 LATE_SECONDS = 5.0
+FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # MLflow's own 7 wait for minutes
 REFUSALS = 3  # requests in a row that a server answers with 503
 
 
@@ -31,6 +32,8 @@ class Unreliable:
         if self.kind == "refused" and number < self.at + REFUSALS:
             start("503 Service Unavailable", [("Content-Type", "text/plain")])
             return [b"not now"]
+        if self.kind == "gone":
+            os._exit(1)  # whoever asks from now on is refused the connection
         if self.kind == "slow" and number == self.at:
             time.sleep(LATE_SECONDS)
         if self.kind == "dropped" and number == self.at:

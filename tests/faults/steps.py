@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from flows import planning
+from flows import cli, planning
 from flows.retrain import store
 from pipelines import (
     code_digest,
@@ -26,7 +26,7 @@ from pipelines import (
     train,
     versioning,
 )
-from pipelines.errors import PromotionError
+from pipelines.errors import PromotionError, StageError
 from pipelines.files import write_json
 from pipelines.intake import drop_folder
 from pipelines.workspace import Workspace
@@ -40,6 +40,7 @@ class Step:
     base: str
     run: Callable[[Workspace], None]
     share: int
+    retrained: bool = False  # after the strike, before the step is done again
 
 
 def _intake(place: Workspace) -> None:
@@ -55,6 +56,12 @@ def _drop(place: Workspace) -> None:
     list(drop_folder.watch(place, place.root.parent / "drop", timing, once=True, wait=lambda _: False))
     with locks.one_writer(place):
         planning.record_inputs(place)
+
+
+def retrain(place: Workspace) -> None:
+    """``lclsc retrain`` until it knows that there is nothing to do; refused where it would begin to work."""
+    if cli._idle_report(place) is None:
+        raise StageError("not_idle", "A retrain has work to do.", "None.")
 
 
 def _record(place: Workspace) -> None:
@@ -129,7 +136,8 @@ def _unless(done: str, move: Callable[[], object]) -> None:
 STEPS = {
     step.name: step
     for step in (
-        Step(name="intake", base="one", run=_intake, share=35),
+        Step(name="intake", base="one", run=_intake, share=25),
+        Step(name="left", base="one", run=_intake, share=10, retrained=True),
         Step(name="drop", base="one", run=_drop, share=15),
         Step(name="record", base="in", run=_record, share=15),
         Step(name="extract", base="in", run=_extract, share=45),
