@@ -74,9 +74,11 @@ def _note(workspace: Workspace, store: Registry, subject: str, files: dict[str, 
     with ledger.exclusive(workspace, "registry"):
         entries = ledger.read(workspace.ledger)
         told = [entry.data for entry in entries if (entry.event, entry.subject) == ("published", subject)]
-        if told[-1:] != [{"files": files}]:
-            ledger.append(workspace, actor="publish", event="published", subject=subject, data={"files": files})
-        store.mark_ledger(ledger.read(workspace.ledger)[-1])
+        if told[-1:] == [{"files": files}]:
+            last = entries[-1]
+        else:
+            last = ledger.append(workspace, actor="publish", event="published", subject=subject, data={"files": files})
+        store.mark_ledger(last)
 
 
 def is_built_here(workspace: Workspace, store: Registry, version: Version) -> bool:
