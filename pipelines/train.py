@@ -54,6 +54,8 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pipelines.rendezvous import Rendezvous
+
     cluster.connect(workspace)
     count = workers.worker_count(params.train.logical_shards)
     name = f"{keys.train_key(workspace, workers=count)}-ray{ray.__version__}"
@@ -75,6 +77,7 @@ def fit(workspace: Workspace, params: Params, card: dict[str, Any], table: pd.Da
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job},
+            torch_config=Rendezvous(),
             scaling_config=ScalingConfig(num_workers=count, use_gpu=workers.visible_gpus() > 0),
             run_config=RunConfig(
                 name=name,

@@ -18,6 +18,8 @@ def main(folder: Path, reduction: str, workers: int) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pipelines.rendezvous import Rendezvous
+
     settings.apply()
     shipped = params.load(Path(__file__).resolve().parents[2] / "params.yaml")
     workspace = Workspace(folder)
@@ -25,6 +27,7 @@ def main(folder: Path, reduction: str, workers: int) -> None:
         TorchTrainer(
             work,
             train_loop_config={"folder": str(folder), "reduction": reduction, "channel": channel},
+            torch_config=Rendezvous(),
             scaling_config=ScalingConfig(num_workers=workers),
             run_config=RunConfig(name="scaling", storage_path=str(folder / "ray")),
         ).fit()

@@ -30,6 +30,7 @@ class Served:
         self.home = line.root / ".state" / "prefect"
         self.log = drop.with_name(f"{drop.name}.log")
         self.process: subprocess.Popen[str] | None = None
+        self.strangers: set[str] = set()  # seen so far
 
     def start(self) -> None:
         with self.log.open("a") as log:
@@ -47,6 +48,7 @@ class Served:
         assert self.process is not None
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            self.strangers |= strangers(self.family())
             if found := holds():
                 return found
             assert self.process.poll() is None, self.log.read_text()
@@ -89,8 +91,11 @@ class Served:
 
     def family(self) -> list[psutil.Process]:
         assert self.process is not None
-        parent = psutil.Process(self.process.pid)
-        return [parent, *parent.children(recursive=True)]
+        try:
+            parent = psutil.Process(self.process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
 
 @contextlib.contextmanager

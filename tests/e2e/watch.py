@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 from e2e.line import Line, draw_batches, micro_workspace
-from e2e.served import Served, served, strangers
+from e2e.served import Served, served
 
 WAIT_SECONDS = 1200.0
 
@@ -31,7 +31,7 @@ def main() -> None:
             idle_retrain(service)
             approve(service)
             by_a_worker(service)
-            assert strangers(service.family()) == set()
+            assert service.strangers == set()
             assert service.stop() == 0
         again(line, service)
     say("done: two batches made two versions, an idle minute made nothing, and the history outlived a restart")
