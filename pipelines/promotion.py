@@ -9,16 +9,17 @@ another champion, or differs between the places that hold it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines import alias_history, alias_moves, ledger, params, registry, versioning
 from pipelines.alias_history import Move
-from pipelines.errors import OutsideSystemError, PromotionError, WrongUseError
+from pipelines.errors import LclscError, OutsideSystemError, PromotionError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.ledger_events import registered
 from pipelines.files import sha256_bytes, sha256_file, write_json
@@ -148,7 +149,7 @@ def approve(workspace: Workspace, version: str, *, by: str, reason: str, evidenc
     found = find(store, version)
     kept = store.run_artifact(found.run_id, GATE_FILE)
     person = {"by": by.strip(), "reason": reason.strip()} | acting_user(workspace)
-    with alias_moves.held(workspace, store, actor="approve") as aliases:
+    with _deciding(workspace, store, actor="approve") as aliases:
         champion = aliases.get("champion")
         entries = ledger.read(workspace.ledger)
         word = alias_history.verdict_on(entries, found.version)
@@ -179,19 +180,12 @@ def rollback(workspace: Workspace, *, reason: str, to: str | None = None, by: st
     _require_words(**{name: str(person[name]) for name in ("by", "reason")})
     versioning.require_kept_lines(workspace)
     store = registry.connect(workspace)
-    try:
-        with alias_moves.held(workspace, store, actor="rollback") as aliases:
-            champion = aliases.get("champion")
-            entries = ledger.read(workspace.ledger)
-            target = _former_champion(store, entries, champion, to)
-            moves = _to_champion(aliases, target)
-            decision = alias_moves.decide(
-                workspace, store, moves, actor="rollback", event="rollback_ordered", data=person
-            )
-    except PromotionError as refused:
-        if refused.code == "champion_already":  # by this very order, perhaps, which was killed before its commit
-            keep(workspace, f"Roll back to version {champion}")
-        raise
+    with _deciding(workspace, store, actor="rollback") as aliases:
+        champion = aliases.get("champion")
+        entries = ledger.read(workspace.ledger)
+        target = _former_champion(store, entries, champion, to)
+        moves = _to_champion(aliases, target)
+        decision = alias_moves.decide(workspace, store, moves, actor="rollback", event="rollback_ordered", data=person)
     word = alias_history.verdict_on(entries, target)
     return Outcome(
         status="rolled_back",
@@ -201,6 +195,17 @@ def rollback(workspace: Workspace, *, reason: str, to: str | None = None, by: st
         gate_sha256=word.data.get("gate_sha256") if word else None,
         pushed=keep(workspace, f"Roll back to version {target}"),
     )
+
+
+@contextlib.contextmanager
+def _deciding(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[dict[str, str]]:
+    """``held`` for a person's word. Refused or not, the ledger is committed with what a killed command left there."""
+    try:
+        with alias_moves.held(workspace, store, actor=actor) as aliases:
+            yield aliases
+    except LclscError:
+        keep(workspace, "Finish what was cut off")
+        raise
 
 
 def acting_user(workspace: Workspace) -> dict[str, str | None]:

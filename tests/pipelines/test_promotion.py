@@ -210,6 +210,18 @@ def test_a_rollback_that_was_killed_before_its_commit_is_committed_when_it_is_re
     assert versioning.file_at(workspace, "HEAD", "ledger.jsonl") == workspace.ledger.read_bytes()
 
 
+def test_what_a_killed_command_left_is_committed_by_the_next_one_also_when_that_is_refused(
+    workspace: Workspace,
+) -> None:
+    plan = [{"alias": "champion", "from": "1", "to": "2"}, {"alias": "challenger", "from": "2", "to": None}]
+    data = {"by": "a", "reason": "b", "moves": plan}
+    ledger.append(workspace, actor="approve", event="approved", subject="version 2", data=data)
+    with pytest.raises(PromotionError, match="has not judged version 3"):
+        promotion.approve(workspace, "3", **WHO)
+    assert aliases(workspace) == {"champion": "2"}
+    assert is_one_history(workspace)
+
+
 def test_a_page_that_is_the_same_again_is_noted_once(workspace: Workspace) -> None:
     store = registry.connect(workspace)
     for digest in ("a", "a", "b"):
