@@ -505,6 +505,9 @@ def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend what can be mended without losing anything; say what was done.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also hash every object in DVC's cache and remotes: it may take long.")
+    ] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -515,9 +518,9 @@ def doctor(
     from pipelines import doctor as stage
 
     place = open_workspace(workspace) if workspace else None
-    if repair and place is None:
-        raise WrongUseError("repair_what", "Repairs are made in a workspace.", "Name it with --workspace.")
-    findings = stage.repair(place) if repair and place else stage.run(place)
+    if (repair or deep) and place is None:
+        raise WrongUseError("which_workspace", "Objects and repairs are a workspace's.", "Name it with --workspace.")
+    findings = stage.repair(place, deep=deep) if repair and place else stage.run(place, deep=deep)
     if json:
         console.print_json({"schema": "doctor/1", "findings": [finding.as_json() for finding in findings]})
     else:

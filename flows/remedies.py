@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-FETCH = "`dvc fetch` and `dvc checkout` bring it back from the remote; `lclsc doctor --repair` does the first."
+SOUND_COPY = "`lclsc doctor --deep --repair` puts a sound copy in place of a damaged one, and fetches what is missing."
 FROM_GIT = "Look at `git diff` and `git log`; `git checkout` of the last sound commit brings it back."
 REBUILD = "`lclsc reproduce VERSION` says whether it still comes out of its videos; else retrain."
 REGISTRY = "Somebody wrote to the MLflow server past lclsc: restore its database, or retrain and promote anew."
@@ -26,9 +26,9 @@ REMEDIES = {
     "metrics": REBUILD,
     "metrics_logged": REGISTRY,
     "named": "Name a version, alias, data version or commit that is still there: `lclsc status`.",
-    "objects_in_cache": FETCH,
-    "objects_in_place": FETCH,
-    "objects_in_remote": "`dvc push` brings it back from this cache, or from a clone that still has it.",
+    "objects_in_cache": SOUND_COPY,
+    "objects_in_place": f"{SOUND_COPY} `dvc checkout` brings back files that are missing or newer than the commit.",
+    "objects_in_remote": f"{SOUND_COPY} What this clone lacks too, `dvc push` in one that still has it brings back.",
     "package": "Restore the run's artifacts from a backup; else retrain.",
     "page_kept": "`lclsc promote VERSION` writes the page of the version that is built here anew.",
     "params": REGISTRY,

@@ -68,6 +68,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, source: Path) -> None:
+    """The bytes of ``source`` in place of a file that keeps its mode; whole or not at all."""
+    mode = path.stat().st_mode
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(mode)
+
+
 def move_into_place(temporary: Path, path: Path) -> None:
     """Rename what is on disk to the last byte: a file, or a folder."""
     _sync_all(temporary)

@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines import versioning
 from pipelines.errors import LclscError, asking, store_unreachable
-from pipelines.files import md5_bytes
+from pipelines.files import md5_bytes, replace_file
 from pipelines.workspace import Workspace
 
 CACHE = "cache"
@@ -57,6 +57,19 @@ class ObjectStore:
     def hash(self, md5: str, algorithm: str) -> str | None:
         """The object's hash, streamed; None where it is not there."""
         return self._ask(md5, lambda file: hashlib.file_digest(file, algorithm).hexdigest())
+
+    def get(self, md5: str, file: Path) -> None:
+        """Copy the object out, whatever its bytes are."""
+        with self._asked():
+            self.filesystem.get_file(self._path(md5), str(file))
+
+    def put(self, md5: str, file: Path) -> None:
+        """Store the file's bytes under that name, in place of what is there; whole or not at all."""
+        with self._asked():
+            if isinstance(self.filesystem, LocalFileSystem):
+                replace_file(Path(self._path(md5)), file)
+            else:
+                self.filesystem.put_file(str(file), self._path(md5))
 
     def delete(self, md5: str) -> bool:
         """True when it was there."""

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVED = "tests/e2e/test_serve_flows.py::test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends"
 WORKER = "tests/e2e/watch.py::by_a_worker"
 DOCTOR = "tests/pipelines/test_doctor.py"
+AUDIT = "tests/e2e/test_audit.py"
 RECOVERY = "tests/e2e/test_recovery.py"
 TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
 MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
@@ -64,6 +65,8 @@ PAGES = {
         "git clone ssh://git@git.example/clinic.git clinic": MACHINE,
         'git config --local lclsc.clone "$(cat ../backup/clone)"': MACHINE,
         "dvc pull": MACHINE,
+        "lclsc doctor --workspace clinic --deep --repair": f"{AUDIT}::"
+        "test_a_byte_that_changed_in_its_place_is_named_and_the_remedy_helps",
         "lclsc init clinic --upgrade": "tests/pipelines/test_upgrade.py::"
         "test_an_upgrade_adds_what_is_missing_and_keeps_values_and_comments",
     },

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_disk import change_a_byte
 from e2e.line import LCLSC, Line
 from faults import mutations
 
@@ -90,6 +91,16 @@ def test_a_mutation_is_found_and_named(built: Line, tmp_path: Path, seed: int) -
     assert report.verdict == "fail", mutation
     assert remedies.of(check.name for check in failed), mutation
     assert [check for check in failed if mutation.object in check.object or mutation.object in check.found], mutation
+
+
+def test_a_byte_that_changed_in_its_place_is_named_and_the_remedy_helps(built: Line, tmp_path: Path) -> None:
+    line = built.copy(tmp_path / "workspace")
+    change_a_byte(next(path for path in (line.root / ".dvc" / "cache").rglob("*") if path.is_file()))
+    report = line.json("audit", "@champion", expect=1)
+    assert [check["name"] for check in report["checks"] if check["verdict"] == "fail"] == ["objects_in_cache"]
+    (mended,) = [one for one in line.json("doctor", "--deep", "--repair")["findings"] if one["name"] == "DVC objects"]
+    assert mended["found"] == "1 replaced by a sound copy"
+    assert line.json("audit", "@champion")["verdict"] == "pass"
 
 
 def test_an_alias_that_a_user_set_is_the_users(built: Line, tmp_path: Path) -> None:

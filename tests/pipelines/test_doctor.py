@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bad_disk import change_a_byte
 
 from pipelines import doctor, ledger, locks, object_stores, processes, versioning
 from pipelines.doctor import machine
@@ -198,6 +199,47 @@ def test_a_remote_that_lost_objects_gets_them_again(workspace: Workspace) -> Non
     assert found.mend is not None
     assert found.mend() == "pushed again"
     assert finding(workspace, "DVC remotes").ok
+
+
+@pytest.mark.parametrize("places", [("cache",), ("identified",), ("workspace",), ("cache", "identified")])
+def test_a_damaged_object_is_found_by_hashing_and_replaced_by_a_sound_copy(
+    workspace: Workspace, places: tuple[str, ...]
+) -> None:
+    _with_a_video(workspace)
+    stored = object_stores.place(md5_bytes(b"frames"))
+    copies = {
+        "cache": workspace.root / ".dvc" / "cache" / stored,
+        "identified": workspace.remotes / "identified" / stored,
+        "workspace": workspace.videos / "a",
+    }
+    for place in places:
+        change_a_byte(copies[place])
+    modes = {name: path.stat().st_mode for name, path in copies.items()}
+    versioning.dvc(workspace, "fetch")
+    versioning.dvc(workspace, "push")
+    damaged = {place for place, path in copies.items() if path.read_bytes() != b"frames"}
+    assert damaged == set(places), "DVC does not look again at what it has"
+    (found,) = [one for one in doctor.run(workspace, deep=True) if one.name == "DVC objects"]
+    assert found.found.startswith(f"{len(places)} damaged: {places[0]}: videos/a")
+    (mended,) = [one for one in doctor.repair(workspace, deep=True) if one.name == "DVC objects"]
+    assert (mended.ok, mended.found) == (True, f"{len(places)} replaced by a sound copy")
+    assert [path.read_bytes() for path in copies.values()] == [b"frames"] * 3
+    assert {name: path.stat().st_mode for name, path in copies.items()} == modes
+    assert doctor.run(workspace, deep=True)[-2].ok
+    assert not list(workspace.state.glob("tmp*"))
+
+
+def test_of_two_damaged_objects_the_one_without_a_sound_copy_is_told(workspace: Workspace) -> None:
+    (workspace.videos / "b").write_bytes(b"others")
+    _with_a_video(workspace)
+    for path in (workspace.root / ".dvc" / "cache" / object_stores.place(md5_bytes(b"others")), workspace.videos / "a"):
+        change_a_byte(path)
+    for name in ("cache", "identified"):
+        root = workspace.root / ".dvc" / "cache" if name == "cache" else workspace.remotes / name
+        change_a_byte(root / object_stores.place(md5_bytes(b"frames")))
+    (mended,) = [one for one in doctor.repair(workspace, deep=True) if one.name == "DVC objects"]
+    assert not mended.ok
+    assert "1 were replaced; 3 have no sound copy: cache: videos/a, identified: videos/a" in mended.found
 
 
 def test_an_unmounted_disk_is_not_pushed_into(workspace: Workspace, tmp_path: Path) -> None:
