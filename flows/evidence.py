@@ -163,8 +163,16 @@ def _print_diff(result: dict[str, Any]) -> None:
         for c in list_
     ]
     for part in ("params", "code", "environment", "metrics"):
-        changed += [(f"{part}: {change['key']}", change["from"], change["to"]) for change in result[part]]
+        changed += [
+            (f"{part}: {change['key']}", *(_rounded(change[side]) for side in ("from", "to")))
+            for change in result[part]
+        ]
     console.out.print(console.table("Changes", ("what", "from", "to"), changed) if changed else "nothing else changed")
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to what a person reads; all digits stand in --json."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def reproduce(

@@ -69,7 +69,7 @@ def floor(policy: PromoteParams, counts: Counts | None, *, first: bool) -> Claus
     low = float(_estimate_f1(counts).lower(policy.error_rate)) if not lonely else value
     missing = _missing(value - least, value - low, counts.patients)
     passed = low >= least - ROUNDING or least <= 0
-    note = f"{words} is {value:.3f} and with {_sure(policy)} above {low:.3f}; {least:.3f} is asked"
+    note = f"{words} is {value:.3f} and with {_sure(policy)} above {max(low, 0.0):.3f}; {least:.3f} is asked"
     return _judged(name, passed=passed, value=value, bound=least, note=note, interval=[low, 1.0], missing=missing)
 
 
@@ -92,7 +92,8 @@ def _no_worse(policy: PromoteParams, counts: Counts) -> Clause:
         return Clause(name=name, verdict="passed", value=lost, bound=margin, note=note)
     interval = loss_interval(policy, counts)
     missing = _missing(margin - lost, interval[1] - lost, counts.patients)
-    note = f"{_side_by_side(counts)} With {_sure(policy)} it loses less than {interval[1]:.3f}; {margin:.3f} is allowed"
+    most = min(interval[1], 1.0)
+    note = f"{_side_by_side(counts)} With {_sure(policy)} it loses less than {most:.3f}; {margin:.3f} is allowed"
     passed = interval[1] <= margin + ROUNDING
     return _judged(name, passed=passed, value=lost, bound=margin, note=note, interval=interval, missing=missing)
 
