@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 Float = NDArray[np.float64]
 BINS = 15  # of the winning probability, equally wide
@@ -48,6 +47,8 @@ def balanced_accuracy(matrix: NDArray[np.int64] | Float) -> Float:
 
 def auroc(labels: Sequence[str], probabilities_NK: Float, classes: Sequence[str]) -> float | None:
     """Mean one-against-rest area under the ROC curve over classes that have both sides."""
+    from sklearn.metrics import roc_auc_score  # here: it takes most of a second to import
+
     truth = np.asarray(labels)
     areas = [
         roc_auc_score(truth == name, probabilities_NK[:, index])
