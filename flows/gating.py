@@ -54,7 +54,8 @@ def _print_verdict(found: dict[str, Any]) -> None:
     else:
         console.out.print("No new page: models/ holds another version. MLflow keeps the one of its registration.")
     if "challenger" in found["aliases"]:
-        console.out.print(f"next: lclsc approve {number} --by NAME --reason TEXT")
+        evidence = found["gate_sha256"][:12]
+        console.out.print(f"next: lclsc approve {number} --by NAME --reason TEXT --evidence {evidence}")
 
 
 def _print_influence(found: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
 
 
 def promote(workspace: Workspace, params: Params, name: str, *, to_champion: bool) -> dict[str, Any]:
-    """Judge a version, by number or @alias, again and set its alias; ``gate/1`` with the aliases it has now.
+    """Judge a version, by number or @alias, again and set its alias; ``gate/1``, its SHA-256, and the aliases of now.
 
     ``champion`` moves only where the policy approves by itself, or where there is none yet.
     """
@@ -107,7 +107,8 @@ def promote(workspace: Workspace, params: Params, name: str, *, to_champion: boo
     page = publish.run(workspace, params, store, now, decision, {}) if has_page else None
     versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
     versioning.push_commits(workspace)
-    return decision | {"version": number, "aliases": list(now.aliases), "page": page and str(page)}
+    seen = {"gate_sha256": now.tags.get(promotion.GATE_SHA_TAG), "page": page and str(page)}
+    return decision | {"version": number, "aliases": list(now.aliases)} | seen
 
 
 # --- the version -----------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_new_patients_make_a_challenger_and_only_they_are_decoded(grown: tuple[L
     assert (judged["version"], judged["aliases"], judged["page"]) == ("2", ["challenger"], str(page))
     assert page.exists()
     person = ("--by", "A Reviewer", "--reason", "seen its page")
-    approved = line.json("approve", "@challenger", *person)
+    approved = line.json("approve", "@challenger", *person, "--evidence", judged["gate_sha256"][:12])
     assert (approved["status"], approved["version"], approved["before"]) == ("approved", "2", "1")
     back = line.json("rollback", *person)
     assert (back["status"], back["version"], back["before"]) == ("rolled_back", "1", "2")
