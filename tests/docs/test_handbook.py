@@ -13,6 +13,12 @@ SERVED = "tests/e2e/test_serve_flows.py::test_a_batch_starts_a_retrain_that_a_po
 WORKER = "tests/e2e/watch.py::by_a_worker"
 DOCTOR = "tests/pipelines/test_doctor.py"
 AUDIT = "tests/e2e/test_audit.py"
+BYTE = f"{AUDIT}::test_a_byte_that_changed_in_its_place_is_named_and_the_remedy_helps"
+BUILT = f"{AUDIT}::test_what_was_built_passes_and_nothing_is_written"
+TARGETS = f"{AUDIT}::test_every_name_of_a_target_leads_to_its_checks"
+PIXELS = f"{AUDIT}::test_stored_frames_are_derived_again_from_the_videos"
+TRACE = f"{AUDIT}::test_a_model_is_traced_to_its_patients_and_back"
+GROWN = "tests/e2e/test_main_job.py::test_new_patients_make_a_challenger_and_only_they_are_decoded"
 RECOVERY = "tests/e2e/test_recovery.py"
 TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
 MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
@@ -52,6 +58,30 @@ PAGES = {
         "export RAY_ADDRESS=10.0.0.1:6379 LCLSC_STORAGE=s3://bucket/checkpoints": SPREAD,
         "lclsc retrain --workspace clinic": "tests/e2e/team.py::main",
     },
+    "audit": {
+        "lclsc audit @champion --workspace clinic --html audit.html": BUILT,
+        "lclsc audit @champion --sample 200 --workspace clinic": TARGETS,
+        "lclsc audit @champion --deep --workspace clinic": PIXELS,
+        "cp -a clinic copy": BYTE,
+        'object="$(find copy/.dvc/cache/files/md5 -type f -size +20k | sort | head -1)"': BYTE,
+        'chmod u+w "$object"': BYTE,
+        'printf X | dd of="$object" bs=1 seek=5000 conv=notrunc status=none': BYTE,
+        "lclsc audit @champion --workspace copy": BYTE,
+        "lclsc doctor --workspace copy --deep --repair": BYTE,
+        "lclsc trace patient kdemo-qz7bbkiw --workspace clinic": TRACE,
+        "lclsc trace model @champion --workspace clinic": TRACE,
+        "lclsc diff 1 2 --workspace clinic": GROWN,
+        "lclsc reproduce @champion --workspace clinic": "tests/e2e/test_reproduce.py::"
+        "test_the_champion_is_rebuilt_byte_by_byte",
+        "lclsc audit --all --record --workspace clinic": f"{AUDIT}::test_a_recorded_audit_is_an_event_of_the_ledger",
+    },
+    "promotion": {
+        'lclsc retrain --workspace clinic --reason "second batch"': GROWN,
+        "lclsc promote 2 --workspace clinic": GROWN,
+        'lclsc approve @challenger --by "A Reviewer" --reason "seen its page" --workspace clinic': GROWN,
+        'lclsc rollback --reason "misses meningioma" --workspace clinic': GROWN,
+        "lclsc history --workspace clinic": GROWN,
+    },
     "recovery": {
         "lclsc doctor --workspace clinic --repair": f"{DOCTOR}::test_what_is_safe_to_mend_is_mended",
         "cd clinic": "",
@@ -65,8 +95,7 @@ PAGES = {
         "git clone ssh://git@git.example/clinic.git clinic": MACHINE,
         'git config --local lclsc.clone "$(cat ../backup/clone)"': MACHINE,
         "dvc pull": MACHINE,
-        "lclsc doctor --workspace clinic --deep --repair": f"{AUDIT}::"
-        "test_a_byte_that_changed_in_its_place_is_named_and_the_remedy_helps",
+        "lclsc doctor --workspace clinic --deep --repair": BYTE,
         "lclsc init clinic --upgrade": "tests/pipelines/test_upgrade.py::"
         "test_an_upgrade_adds_what_is_missing_and_keeps_values_and_comments",
     },

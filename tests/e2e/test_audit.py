@@ -33,9 +33,11 @@ def audited(root: Path) -> audit.AuditReport:
     return audit.run(Workspace(root), [], sample=Sample(), record=False)
 
 
-def test_what_was_built_passes_and_nothing_is_written(built: Line) -> None:
+def test_what_was_built_passes_and_nothing_is_written(built: Line, tmp_path: Path) -> None:
     before = _state(built.root)
-    report = built.json("audit", "@champion")
+    page = tmp_path / "audit.html"
+    report = built.json("audit", "@champion", "--html", str(page))
+    assert "objects_in_remote" in page.read_text()
     assert (report["verdict"], report["targets"]) == ("pass", ["version 1"])
     names = {check["name"] for check in report["checks"]}
     assert names >= {"objects_in_remote", "lineage_copies", "aliases", "weights"}
@@ -310,7 +312,7 @@ def test_a_lost_remote_is_unknown_and_does_not_pass(built: Line, tmp_path: Path)
 
 def test_a_recorded_audit_is_an_event_of_the_ledger(built: Line, tmp_path: Path) -> None:
     line = built.copy(tmp_path / "workspace")
-    line.run("audit", "--record")
+    line.run("audit", "--all", "--record")
     event = ledger.read(line.root / "ledger.jsonl")[-1]
     assert (event.event, event.subject, event.data["verdict"]) == ("audited", "version 1", "pass")
     assert line.json("audit")["verdict"] == "pass"
