@@ -78,7 +78,7 @@ Costs = Mapping[str, Mapping[str, float]]
 def main() -> None:
     options = read_options(__doc__)
     report = Report("cost", options)
-    sizes = options.pick([(16, 24), (160, 24), (16, 480), (96, 240)], quick=[(12, 8), (16, 8), (12, 16), (16, 16)])
+    sizes = options.pick([(16, 24), (160, 24), (16, 480), (48, 240)], quick=[(12, 8), (16, 8), (12, 16), (16, 16)])
     runs = _measured([Amount(videos=videos, frames=frames) for videos, frames in sizes], options)
     for run in runs:
         report.add(asdict(run))
