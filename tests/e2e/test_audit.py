@@ -37,7 +37,7 @@ def test_what_was_built_passes_and_nothing_is_written(built: Line, tmp_path: Pat
     before = _state(built.root)
     page = tmp_path / "audit.html"
     report = built.json("audit", "@champion", "--html", str(page))
-    assert "objects_in_remote" in page.read_text()
+    assert "objects in remote" in page.read_text()
     assert (report["verdict"], report["targets"]) == ("pass", ["version 1"])
     names = {check["name"] for check in report["checks"]}
     assert names >= {"objects_in_remote", "lineage_copies", "aliases", "weights"}
