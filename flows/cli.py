@@ -519,7 +519,7 @@ def doctor(
 
     place = open_workspace(workspace) if workspace else None
     if (repair or deep) and place is None:
-        raise WrongUseError("which_workspace", "Objects and repairs are a workspace's.", "Name it with --workspace.")
+        raise WrongUseError("repair_what", "Objects and repairs are a workspace's.", "Name it with --workspace.")
     findings = stage.repair(place, deep=deep) if repair and place else stage.run(place, deep=deep)
     if json:
         console.print_json({"schema": "doctor/1", "findings": [finding.as_json() for finding in findings]})

@@ -77,11 +77,7 @@ class CheckedOut:
     label: str
 
     def md5(self) -> str | None:
-        try:
-            with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "md5").hexdigest()
-        except FileNotFoundError:
-            return None
+        return _md5(self.path) if self.path.is_file() else None
 
     def get(self, file: Path) -> None:
         shutil.copyfile(self.path, file)
@@ -105,8 +101,17 @@ class Object:
         for copy in self.copies:
             if copy.md5() == self.md5:
                 copy.get(file)
-                return CheckedOut(file, "").md5() == self.md5
+                return _md5(file) == self.md5
         return False
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+Damaged = list[tuple[Object, list[Copy]]]
+"""Objects, each with those of its copies that are not sound."""
 
 
 def finding(workspace: Workspace) -> Finding:
@@ -116,7 +121,7 @@ def finding(workspace: Workspace) -> Finding:
         damaged = _damaged(objects)
     except DAMAGE as error:
         return Finding(NAME, False, str(error), "Mend what is named, or ask `lclsc audit` for all of it.")
-    labels = [copy.label for one in damaged for copy in one.damaged()]
+    labels = [copy.label for _, copies in damaged for copy in copies]
     return Finding(
         NAME,
         not damaged,
@@ -148,28 +153,27 @@ def _objects(workspace: Workspace) -> Iterator[Object]:
         yield Object(md5=md5.removesuffix(".dir"), copies=tuple(copies))
 
 
-def _damaged(objects: list[Object]) -> list[Object]:
-    found = []
+def _damaged(objects: list[Object]) -> Damaged:
     with progress.track("hash", len(objects), "objects") as tracker, ThreadPoolExecutor(READERS) as pool:
+        found = []
         for one, copies in zip(objects, pool.map(Object.damaged, objects), strict=True):
             tracker.advance()
-            found += [one] if copies else []
-    return found
+            found += [(one, copies)] if copies else []
+        return found
 
 
-def _mend(objects: list[Object], state: Path) -> str:
+def _mend(damaged: Damaged, state: Path) -> str:
     """StageError where an object has no sound copy left; the others are mended all the same."""
     replaced, lost = 0, list[str]()
     with tempfile.TemporaryDirectory(dir=state) as folder:
         file = Path(folder) / "object"
-        for one in objects:
-            damaged = one.damaged()
+        for one, copies in damaged:
             if not one.sound(file):
-                lost += [copy.label for copy in damaged]
+                lost += [copy.label for copy in copies]
                 continue
-            for copy in damaged:
+            for copy in copies:
                 copy.put(file)
-            replaced += len(damaged)
+            replaced += len(copies)
     if lost:
         raise StageError(
             "no_sound_copy",
