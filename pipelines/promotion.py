@@ -204,7 +204,8 @@ def _deciding(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[
         with alias_moves.held(workspace, store, actor=actor) as aliases:
             yield aliases
     except LclscError:
-        keep(workspace, "Finish what was cut off")
+        if versioning.changed_files(workspace, ("ledger.jsonl",)):  # else a refusal would wait for a push
+            keep(workspace, "Finish what was cut off")
         raise
 
 
