@@ -199,13 +199,13 @@ def rollback(workspace: Workspace, *, reason: str, to: str | None = None, by: st
 
 @contextlib.contextmanager
 def _deciding(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[dict[str, str]]:
-    """``held`` for a person's word. Refused or not, the ledger is committed with what a killed command left there."""
+    """``held`` for a person's word. Refused or not, what a killed command left is committed and pushed."""
     try:
         with alias_moves.held(workspace, store, actor=actor) as aliases:
             yield aliases
     except LclscError:
-        if versioning.changed_files(workspace, ("ledger.jsonl",)):  # else a refusal would wait for a push
-            keep(workspace, "Finish what was cut off")
+        if versioning.changed_files(workspace, ("ledger.jsonl",)) or not versioning.is_pushed(workspace):
+            keep(workspace, "Finish what was cut off")  # not always: the push may wait for a host that is down
         raise
 
 

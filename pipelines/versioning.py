@@ -299,6 +299,15 @@ def _without_labels(text: bytes) -> Any:
     return document
 
 
+def is_pushed(workspace: Workspace) -> bool:
+    """Whether the remote, where there is one, had the last commit when it was last talked to."""
+    remote = git_remote(workspace)
+    if remote is None:
+        return True
+    upstream = _upstream(workspace, remote)
+    return upstream is not None and _is_ancestor(workspace, "HEAD", upstream)
+
+
 def push_commits(workspace: Workspace) -> None:
     remote = git_remote(workspace)
     if remote is not None:

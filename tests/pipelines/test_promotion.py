@@ -360,6 +360,13 @@ def test_the_ledger_is_pushed_where_there_is_a_remote(workspace: Workspace, tmp_
     remote.rename(tmp_path / "gone.git")
     assert promotion.rollback(workspace, reason="x").pushed is False
     assert is_one_history(workspace)
+    (tmp_path / "gone.git").rename(remote)
+    assert not versioning.is_pushed(workspace)
+    with pytest.raises(PromotionError, match="Version 1 is champion"):  # refused, and yet it pushes what is left
+        promotion.rollback(workspace, reason="x", to="1")
+    assert versioning.is_pushed(workspace)
+    pushed = subprocess.run(["git", "show", "main:ledger.jsonl"], cwd=remote, capture_output=True, check=True).stdout
+    assert pushed == workspace.ledger.read_bytes()
 
 
 def test_a_rollback_waits_for_no_training_and_takes_less_than_a_second(workspace: Workspace) -> None:
