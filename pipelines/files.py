@@ -140,6 +140,12 @@ def remove_temporaries(folder: Path, *, of: str = "") -> None:
         remove(leftover)
 
 
+def remove_temporaries_of_dvc(folder: Path) -> None:
+    """Files by which DVC, killed or out of space, tried how it may link here. Only while holding the workspace."""
+    for leftover in folder.glob(f".{'?' * 22}.tmp"):  # a short UUID
+        remove(leftover)
+
+
 def _sync_all(path: Path) -> None:
     for part in (*path.rglob("*"), path):
         _sync(part)

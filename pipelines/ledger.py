@@ -101,7 +101,7 @@ def verify(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def exclusive(workspace: Workspace, name: str) -> Iterator[None]:
-    """Hold ``.state/locks/<name>``; for work of milliseconds, so it waits instead of failing."""
+    """Hold ``.state/locks/<name>``; for work that ends soon, so it waits instead of failing."""
     folder = workspace.state / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as file:

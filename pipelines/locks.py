@@ -21,7 +21,7 @@ import psutil
 
 from pipelines import dead_locks, processes
 from pipelines.errors import OutsideSystemError
-from pipelines.files import remove_temporaries
+from pipelines.files import remove_temporaries, remove_temporaries_of_dvc
 from pipelines.workspace import Workspace, private_folder
 
 OWNER = "LCLSC_OWNER"
@@ -142,18 +142,13 @@ def _mark(process: psutil.Process) -> str:
 
 def _sweep(workspace: Workspace) -> None:
     for folder in (
-        workspace.root,
-        workspace.frames,
-        workspace.mask_frames,
-        workspace.videos,
-        workspace.masks,
-        workspace.quarantine,
+        *(workspace.root, workspace.frames, workspace.mask_frames, workspace.videos, workspace.masks),
+        *(workspace.quarantine, workspace.train_table.parent, workspace.weights.parent, workspace.reports),
     ):
         remove_temporaries(folder)
-    for folder in (workspace.train_table.parent, workspace.weights.parent, workspace.reports):
-        remove_temporaries(folder)
-    for of in ("-shards.json", "-package"):  # the rest of .state has writers without this lock
-        remove_temporaries(workspace.state, of=of)
+        remove_temporaries_of_dvc(folder)
+    for of in ("-shards.json", "-package", "-extract.run.json", "-training.json", "-durations.json"):
+        remove_temporaries(workspace.state, of=of)  # the rest of .state has writers without this lock
 
 
 @contextlib.contextmanager

@@ -42,6 +42,8 @@ OWN_INPUTS = (
     ".dvc/.gitignore",
 )
 DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of any failure
+MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
+
 TALKING = frozenset({"fetch", "push", "pull"})
 """What git and DVC do with another machine: the same command may succeed a minute later."""
 GIT_SECONDS = 600.0
@@ -406,6 +408,7 @@ def reproduce_stage(
 
 def push_objects(workspace: Workspace) -> None:
     """``dvc push``, then look for every object ourselves: push says all is well when the remote lost some."""
+    _remove_empty_objects(workspace)
     dvc(workspace, "push")
     missing = missing_objects(workspace)
     if missing:
@@ -418,7 +421,17 @@ def push_objects(workspace: Workspace) -> None:
 
 def push_inputs(workspace: Workspace) -> None:
     """Push what was taken in, and nothing of what the stages made."""
+    _remove_empty_objects(workspace)
     dvc(workspace, "push", "videos.dvc", "masks.dvc")
+
+
+def _remove_empty_objects(workspace: Workspace) -> None:
+    """DVC tries a reflink first: killed there, it leaves an empty file, and takes it for the object ever after."""
+    for folder in filter(None, (remote_folder(workspace, name) for name in remotes(workspace))):
+        for path in (folder / "files" / "md5").glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):  # another workspace's push removed its own
+                if path.stat().st_size == 0 and path.parent.name + path.name != MD5_OF_NOTHING:
+                    path.unlink()
 
 
 def keeps_copies_elsewhere(workspace: Workspace) -> bool:

@@ -19,11 +19,12 @@ from typing import Any
 
 from pipelines import identity, locks
 from pipelines.errors import LclscError, VideoError, WrongUseError
-from pipelines.files import CHUNK_BYTES, digest, read_json, write_json
+from pipelines.files import CHUNK_BYTES, digest, read_json, remove_temporaries, write_json
 from pipelines.intake import incoming, sources, take_in
 from pipelines.intake.batch import IntakeReport
 from pipelines.intake.incoming import MANIFEST, IncomingVideo, ManifestError
 from pipelines.intake.sources import Source
+from pipelines.ledger import exclusive
 from pipelines.video.frame_folder import RATE_FILE
 from pipelines.workspace import Workspace
 
@@ -264,7 +265,8 @@ def _sha256(source: Source, path: str) -> str:
 class _Notes:
     """The notes about one drop folder, on disk after every change."""
 
-    def __init__(self, path: Path, key: identity.Key) -> None:
+    def __init__(self, workspace: Workspace, path: Path, key: identity.Key) -> None:
+        self.workspace = workspace
         self.path = path
         self.key = key
         self.notes = {name: Note(**note) for name, note in read_json(path).items()} if path.exists() else {}
@@ -274,7 +276,7 @@ class _Notes:
         number = workspace.settings().get("key_id")
         key = identity.key_for(number, has_rows=number is not None)
         place = sources.place(folder, Path.cwd())
-        return cls(workspace.state / "drop" / f"{key.hmac(place, 'drop')[:16]}.json", key)
+        return cls(workspace, workspace.state / "drop" / f"{key.hmac(place, 'drop')[:16]}.json", key)
 
     def of_trouble(self, visit: Visit) -> Note:
         """The note of a batch that is not in; one that could not even be looked at gets one."""
@@ -286,7 +288,9 @@ class _Notes:
     def put(self, batch: str, note: Note) -> None:
         if self.get(batch) != note:
             self.notes[self._name(batch)] = note
-            write_json(self.path, {name: asdict(kept) for name, kept in self.notes.items()})
+            with exclusive(self.workspace, "drop"):
+                remove_temporaries(self.path.parent)  # of a killed process
+                write_json(self.path, {name: asdict(kept) for name, kept in self.notes.items()})
 
     def _name(self, batch: str) -> str:
         return self.key.hmac(batch, "batch")[:16]

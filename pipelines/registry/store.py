@@ -20,7 +20,15 @@ from typing import Any
 from pipelines import lineage, settings, versioning
 from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
-from pipelines.files import TEMPORARY_PREFIX, canonical_json, move_unless_there, remove, sha256_bytes, sha256_file
+from pipelines.files import (
+    TEMPORARY_PREFIX,
+    canonical_json,
+    move_unless_there,
+    remove,
+    remove_temporaries,
+    sha256_bytes,
+    sha256_file,
+)
 from pipelines.ledger import Entry, exclusive
 from pipelines.params import flat
 from pipelines.registry import database, loss
@@ -303,7 +311,10 @@ class Registry:
                 _require_record(lineage.verify_package(folder), version)
                 return folder
             remove(folder)
-        self._fetch(version, folder)
+        with exclusive(self.workspace, "packages"):  # who comes second waits, and finds it there
+            if not folder.exists():
+                remove_temporaries(folder.parent)
+                self._fetch(version, folder)
         _require_record(lineage.verify_package(folder), version)
         return folder
 

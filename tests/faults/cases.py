@@ -79,7 +79,7 @@ def run(point: Point, folder: Path, room: Path) -> Outcome:
 
 def undisturbed(step: str, folder: Path, room: Path) -> dict[str, Any]:
     """Facts, places and requests of a run that nothing happened to; kept for today's sources."""
-    kept = folder / f"undisturbed-{step}-{_sources()}.json"
+    kept = folder / f"undisturbed-{step}-{sources()}.json"
     if not kept.exists():
         case = Case(step, folder, room / "undisturbed")
         try:
@@ -112,7 +112,8 @@ def _requests(step: str, folder: Path, room: Path) -> int:
         case.end()
 
 
-def _sources() -> str:
+def sources() -> str:
+    """Names all code of the product and of these tests: of other code no result is taken."""
     files = [path for name in ("lclsc", "pipelines", "flows") for path in (ROOT / name).rglob("*.py")]
     files += list(Path(__file__).parent.glob("*.py"))
     return digest([sha256_file(path) for path in sorted(files)])[:12]

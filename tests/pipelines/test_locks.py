@@ -86,11 +86,14 @@ def test_a_run_sweeps_half_written_files(workspace: Workspace) -> None:
     (workspace.frames / ".tmp-123-shard.parquet").write_bytes(b"half")
     (workspace.frames / "shard.parquet").write_bytes(b"whole")
     workspace.state.mkdir(exist_ok=True)
-    for name in (".tmp-123-shards.json", ".tmp-123-package", ".tmp-123-of-somebody-else"):
+    for name in (".tmp-123-shards.json", ".tmp-123-package", ".tmp-1-extract.run.json", ".tmp-123-of-somebody-else"):
         (workspace.state / name).write_bytes(b"half")
+    links = workspace.frames.parent / ".k9qgrQ2u_3WjlFE-08v7kg.tmp"  # DVC tries how it may link, and is killed
+    links.write_bytes(b"test")
     with locks.one_writer(workspace):
         assert [path.name for path in workspace.frames.iterdir()] == ["shard.parquet"]
         assert [path.name for path in workspace.state.glob(".tmp-*")] == [".tmp-123-of-somebody-else"]
+    assert not links.exists()
 
 
 def test_a_reused_process_id_is_not_taken_for_the_owner() -> None:
