@@ -227,6 +227,14 @@ def test_a_copy_that_was_damaged_here_is_fetched_again(embedded: Registry, packa
         assert lineage.verify_package(folder) == lineage.read(package)
 
 
+def test_what_a_killed_download_left_goes_with_the_next_one(embedded: Registry, package: Path) -> None:
+    version = embedded.register(submission(package))
+    packages = embedded.workspace.state / "packages"
+    (packages / ".tmp-killed" / "package").mkdir(parents=True)
+    folder = embedded.download(version)
+    assert [*packages.iterdir()] == [folder]
+
+
 def test_only_complete_versions_count_as_built(
     tracked: Workspace, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,21 @@ def test_objects_lost_from_the_remote_are_found_although_dvc_says_all_is_well(wo
         versioning.push_objects(workspace)
 
 
+def test_an_object_that_a_killed_push_left_empty_is_sent_again(workspace: Workspace) -> None:
+    """DVC makes an empty file before it asks whether the disk can share its bytes."""
+    for name, content in (("m.tif", b"mask"), ("empty.tif", b"")):
+        (workspace.masks / name).write_bytes(content)
+    versioning.track(workspace, "masks")
+    objects = workspace.remotes / "storage" / "files" / "md5"
+    cut_off = objects / "f2" / "ce11ebf110993621bedd8e747d7b1b"  # MD5 of "mask"
+    cut_off.parent.mkdir(parents=True)
+    cut_off.touch()
+    versioning.push_objects(workspace)
+    assert cut_off.read_bytes() == b"mask"
+    assert (objects / versioning.MD5_OF_NOTHING[:2] / versioning.MD5_OF_NOTHING[2:]).read_bytes() == b""
+    versioning.push_objects(workspace)
+
+
 def test_a_remote_in_a_bucket_holds_every_object_and_gives_it_back(bucket: str, tmp_path: Path) -> None:
     workspace = initialise.run(tmp_path / "w", preset="cpu", remote=f"s3://{bucket}/clinic")
     (workspace.masks / "m.tif").write_bytes(b"mask")
