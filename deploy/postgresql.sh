@@ -22,7 +22,10 @@ psql() { command psql --host "$data" --no-psqlrc --quiet --set ON_ERROR_STOP=1 "
 dsn() { printf '%s@/%s?host=%s' "$me" "$1" "$data"; }
 
 start_postgresql() {
-    local name
+    local name bin
+    for bin in /usr/lib/postgresql/*/bin; do   # where Debian keeps initdb and pg_ctl, off the path
+        command -v initdb > /dev/null || [ ! -x "$bin/initdb" ] || PATH=$PATH:$bin
+    done
     mkdir -p "$data"
     [ "$me" = "$owner" ] || { chown "$owner" "$data"; chmod 711 "$folder"; }   # passed through, not looked into
     [ -e "$data/PG_VERSION" ] || "${as_owner[@]}" initdb --pgdata "$data" --username "$owner" --auth-local peer \

@@ -52,6 +52,7 @@ def start_run(workspace: Workspace, key: str, reason: str) -> str:
     """The MLflow run of this key, found or made before training so that losses can be watched live."""
     store = registry.connect(workspace)
     store.require_kept()
+    store.require_promoter()  # hours before the gate would ask
     run_id = store.find_or_create_run(key, f"retrain {_data_version(workspace)}")
     store.resume_run(run_id)
     store.set_run_tags(run_id, {"reason": reason})

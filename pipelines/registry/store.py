@@ -480,7 +480,8 @@ class Registry:
             raise StageError(
                 "not_promoting",
                 f"Aliases of {self.name} are moved by another workspace ({str(self._promoter())[:8]}).",
-                f"Work there, or set register.name to another name, or hand over with the tag {PROMOTER}.",
+                f"Work there, or hand over with the model's tag {PROMOTER}; a workspace that has no versions yet may "
+                "set register.name to another name.",
             )
 
     def _promoter(self) -> str | None:

@@ -52,6 +52,12 @@ def test_a_manifest_without_a_header_is_told_once_and_names_nobody(
     assert "march" not in said
 
 
+def test_without_a_drop_folder_nothing_is_taken_in_and_nobody_is_called(workspace: Workspace, sent: list[str]) -> None:
+    """The clock of a work pool starts it every minute, whether somebody has named one or not."""
+    assert flow.intake.fn(workspace.root) == {"schema": "intake-pass/1"}
+    assert sent == []
+
+
 def test_what_a_pass_saw_is_told_although_it_ends_early(
     workspace: Workspace, tmp_path: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

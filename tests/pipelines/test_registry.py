@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import lineage, locks, registry, versioning
+from pipelines import lineage, locks, params_file, register, registry, versioning
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import digest
 from pipelines.registry import Registry, Submission, database
@@ -207,6 +207,10 @@ def test_only_the_promoting_workspace_moves_aliases(connected: Registry, package
     for move in (lambda: connected.set_alias("champion", "1"), lambda: connected.delete_alias("champion")):
         with pytest.raises(StageError, match="another workspace"):
             move()
+    own = Path(registry.__file__).parents[2] / "params.yaml"
+    params_file.write(connected.workspace.params, own, {"register": {"name": connected.name}})
+    with pytest.raises(StageError, match="another workspace"):  # before it trains for hours
+        register.start_run(connected.workspace, "n" * 64, "new data")
     assert connected.find_version("k" * 64) == version
 
 
