@@ -142,8 +142,15 @@ def _mark(process: psutil.Process) -> str:
 
 def _sweep(workspace: Workspace) -> None:
     for folder in (
-        *(workspace.root, workspace.frames, workspace.mask_frames, workspace.videos, workspace.masks),
-        *(workspace.quarantine, workspace.train_table.parent, workspace.weights.parent, workspace.reports),
+        workspace.root,
+        workspace.frames,
+        workspace.mask_frames,
+        workspace.videos,
+        workspace.masks,
+        workspace.quarantine,
+        workspace.train_table.parent,
+        workspace.weights.parent,
+        workspace.reports,
     ):
         remove_temporaries(folder)
         remove_temporaries_of_dvc(folder)

@@ -204,8 +204,7 @@ def _deciding(workspace: Workspace, store: Registry, *, actor: str) -> Iterator[
         with alias_moves.held(workspace, store, actor=actor) as aliases:
             yield aliases
     except LclscError:
-        if versioning.changed_files(workspace, ("ledger.jsonl",)) or not versioning.is_pushed(workspace):
-            keep(workspace, "Finish what was cut off")  # not always: the push may wait for a host that is down
+        keep(workspace, "Finish what was cut off")
         raise
 
 
@@ -220,9 +219,11 @@ def acting_user(workspace: Workspace) -> dict[str, str | None]:
 
 def keep(workspace: Workspace, message: str) -> bool | None:
     """One commit of the ledger, pushed where there is a remote: True; False where it could not be pushed."""
-    versioning.commit(workspace, ("ledger.jsonl",), message)
+    is_new = versioning.commit(workspace, ("ledger.jsonl",), message)
     if versioning.git_remote(workspace) is None:
         return None
+    if not is_new and versioning.is_pushed(workspace):
+        return True  # for nothing, no host is waited for that may be down
     try:
         versioning.push_commits(workspace)
     except OutsideSystemError:

@@ -21,7 +21,7 @@ import yaml
 
 from pipelines import dead_locks
 from pipelines.errors import OutsideSystemError, StageError, asking
-from pipelines.files import write_text
+from pipelines.files import md5_bytes, write_text
 from pipelines.ledger import exclusive
 from pipelines.workspace import Workspace
 
@@ -42,8 +42,7 @@ OWN_INPUTS = (
     ".dvc/.gitignore",
 )
 DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of any failure
-MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
-
+MD5_OF_NOTHING = md5_bytes(b"")
 TALKING = frozenset({"fetch", "push", "pull"})
 """What git and DVC do with another machine: the same command may succeed a minute later."""
 GIT_SECONDS = 600.0

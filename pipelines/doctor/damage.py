@@ -6,7 +6,6 @@ altered in its place.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from pipelines.evidence.check import DAMAGE
 from pipelines.evidence.commit import StoredObject
 from pipelines.evidence.ledger_events import entries_of
 from pipelines.evidence.object_checks import INPUTS, READERS
-from pipelines.files import replace_file
+from pipelines.files import md5_file, replace_file
 from pipelines.object_stores import ObjectStore
 from pipelines.workspace import Workspace
 
@@ -77,7 +76,7 @@ class CheckedOut:
     label: str
 
     def md5(self) -> str | None:
-        return _md5(self.path) if self.path.is_file() else None
+        return md5_file(self.path) if self.path.is_file() else None
 
     def get(self, file: Path) -> None:
         shutil.copyfile(self.path, file)
@@ -101,13 +100,8 @@ class Object:
         for copy in self.copies:
             if copy.md5() == self.md5:
                 copy.get(file)
-                return _md5(file) == self.md5
+                return md5_file(file) == self.md5
         return False
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 Damaged = list[tuple[Object, list[Copy]]]

@@ -15,17 +15,18 @@ from pathlib import Path
 
 from e2e.line import Line, draw_batches, micro_workspace
 from faults import steps
-from faults.children import in_child
 
 from flows import planning
-from pipelines import code_digest, settings
-from pipelines.files import digest
+from pipelines import settings
+from pipelines.files import digest, sha256_file
 from pipelines.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
 
 
 def prepare(room: Path) -> Path:
     """The folder of bases for today's code, with the videos that they take in."""
-    folder = room / in_child(_code)["digest"][:12]
+    folder = room / _sources()
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "more").exists():
         shutil.rmtree(folder / "drawn", ignore_errors=True)
@@ -35,9 +36,11 @@ def prepare(room: Path) -> Path:
     return folder
 
 
-def _code() -> dict[str, str]:
-    """Of today's code. In a child: grimp starts threads, for which whatever is forked later would wait for ever."""
-    return {"digest": digest(code_digest.current())}
+def _sources() -> str:
+    """Names all code of the product and of these tests: nothing that other code made or said is taken."""
+    files = [path for name in ("lclsc", "pipelines", "flows") for path in (ROOT / name).rglob("*.py")]
+    files += list(Path(__file__).parent.glob("*.py"))
+    return digest([sha256_file(path) for path in sorted(files)])[:12]
 
 
 def base(folder: Path, name: str) -> Path:

@@ -31,11 +31,10 @@ from faults.steps import STEPS, retrain
 
 from pipelines import settings
 from pipelines.errors import LclscError
-from pipelines.files import digest, read_json, sha256_file, write_json
+from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace
 
 HOOK = Path(__file__).with_name("hook")
-ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = {"step": 900.0, "flow": 1800.0}
 ATTEMPTS = 2  # undisturbed, until a step must be done
 OK, REFUSED, BROKEN = 0, 3, 70
@@ -78,8 +77,8 @@ def run(point: Point, folder: Path, room: Path) -> Outcome:
 
 
 def undisturbed(step: str, folder: Path, room: Path) -> dict[str, Any]:
-    """Facts, places and requests of a run that nothing happened to; kept for today's sources."""
-    kept = folder / f"undisturbed-{step}-{sources()}.json"
+    """Facts, places and requests of a run that nothing happened to; kept beside the bases."""
+    kept = folder / f"undisturbed-{step}.json"
     if not kept.exists():
         case = Case(step, folder, room / "undisturbed")
         try:
@@ -110,13 +109,6 @@ def _requests(step: str, folder: Path, room: Path) -> int:
         return len(case.requests())
     finally:
         case.end()
-
-
-def sources() -> str:
-    """Names all code of the product and of these tests: of other code no result is taken."""
-    files = [path for name in ("lclsc", "pipelines", "flows") for path in (ROOT / name).rglob("*.py")]
-    files += list(Path(__file__).parent.glob("*.py"))
-    return digest([sha256_file(path) for path in sorted(files)])[:12]
 
 
 def _strike(case: Case, point: Point, expected: dict[str, Any]) -> tuple[bool, str, str]:

@@ -35,7 +35,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ROOM.mkdir(exist_ok=True)
     folder = bases.prepare(ROOM / "bases")
-    results = ROOM / f"results-{cases.sources()}.jsonl"
+    results = ROOM / f"results-{folder.name}.jsonl"
     if options.point is not None:
         outcome = _one(points()[options.point], folder, results, ROOM / "cases" / "replayed")
         print(json.dumps(outcome, indent=2))
