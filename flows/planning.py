@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import code_digest, hand_edits, keys, manifest, params, staging, versioning
+from pipelines import code_digest, exchange, hand_edits, keys, manifest, params, staging, versioning
 from pipelines.errors import WrongUseError
 from pipelines.workspace import Workspace
 
@@ -53,7 +53,7 @@ def record_inputs(workspace: Workspace) -> None:
     """Bring in what others pushed, rewrite code.json, commit this system's own inputs."""
     staging.take_back(workspace)
     hand_edits.refuse(workspace)
-    versioning.take_over(workspace)
+    exchange.take_over(workspace)
     params.load(workspace.params)
     if not manifest.read_videos(workspace.manifest):
         raise WrongUseError(

@@ -21,7 +21,7 @@ from prefect.utilities.timeout import timeout
 
 from flows import console, notices, planning
 from flows.options import open_workspace
-from pipelines import cluster, locks, manifest, params, progress, status, versioning
+from pipelines import cluster, exchange, locks, manifest, params, progress, status, versioning
 from pipelines.errors import LclscError, OutsideSystemError
 from pipelines.files import read_json, write_json
 from pipelines.redaction import redact
@@ -105,7 +105,7 @@ def _copy_inputs(place: Workspace) -> None:
     try:
         if versioning.keeps_copies_elsewhere(place):
             versioning.push_inputs(place)
-            versioning.push_commits(place)
+            exchange.push(place)
     except LclscError as error:
         get_run_logger().warning("the inputs are not copied yet: %s", error.cause)
 
@@ -236,7 +236,7 @@ def store(workspace: Workspace) -> str:
     version = manifest.data_version(workspace.manifest, workspace.splits)
     versioning.commit(workspace, ("dvc.lock",), f"Build data version {version}")
     versioning.push_objects(workspace)
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     return versioning.head(workspace)
 
 

@@ -29,6 +29,16 @@ OWNER = "LCLSC_OWNER"
 
 ORPHAN_GRACE_SECONDS = 20.0
 
+SWEPT_STATE = (
+    "-shards.json",
+    "-package",
+    "-extract.run.json",
+    "-training.json",
+    "-durations.json",
+    "-take_over.json",
+)
+"""Temporaries of .state that are this lock's to sweep; the rest of it has writers without the lock."""
+
 
 def this_process(workspace: Workspace) -> str:
     return f"{os.getpid()}:{processes.start_of(os.getpid())}:{workspace.root}"
@@ -154,8 +164,8 @@ def _sweep(workspace: Workspace) -> None:
     ):
         remove_temporaries(folder)
         remove_temporaries_of_dvc(folder)
-    for of in ("-shards.json", "-package", "-extract.run.json", "-training.json", "-durations.json"):
-        remove_temporaries(workspace.state, of=of)  # the rest of .state has writers without this lock
+    for of in SWEPT_STATE:
+        remove_temporaries(workspace.state, of=of)
 
 
 @contextlib.contextmanager

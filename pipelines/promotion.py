@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines import alias_history, alias_moves, ledger, params, registry, versioning
+from pipelines import alias_history, alias_moves, exchange, ledger, params, registry, versioning
 from pipelines.alias_history import Move
 from pipelines.errors import LclscError, OutsideSystemError, PromotionError, WrongUseError
 from pipelines.evidence import withdrawals
@@ -222,10 +222,10 @@ def keep(workspace: Workspace, message: str) -> bool | None:
     is_new = versioning.commit(workspace, ("ledger.jsonl",), message)
     if versioning.git_remote(workspace) is None:
         return None
-    if not is_new and versioning.is_pushed(workspace):
+    if not is_new and exchange.is_pushed(workspace):
         return True  # for nothing, no host is waited for that may be down
     try:
-        versioning.push_commits(workspace)
+        exchange.push(workspace)
     except OutsideSystemError:
         return False  # the decision stands; the next push takes it along
     return True

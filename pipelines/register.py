@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import (
+    exchange,
     frames,
     gate,
     keys,
@@ -73,7 +74,7 @@ def run(workspace: Workspace, params: Params, *, commit: str, durations: Mapping
     version = store.version(version.version) or version
     publish.run(workspace, params, store, version, decision, durations)
     versioning.commit(workspace, ("ledger.jsonl",), f"Register version {version.version}")
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     store.set_version_tag(version.version, registry.KEY, key)  # the two last: before them nothing is up to date
     store.complete(version.version)
     evaluation = read_json(workspace.stage_report("evaluate"))
@@ -107,7 +108,7 @@ def promote(workspace: Workspace, params: Params, name: str, *, to_champion: boo
     has_page = loads and publish.is_built_here(workspace, store, now)
     page = publish.run(workspace, params, store, now, decision, {}) if has_page else None
     versioning.commit(workspace, ("ledger.jsonl",), f"Judge version {number}")
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     seen = {"gate_sha256": now.tags.get(promotion.GATE_SHA_TAG), "page": page and str(page)}
     return decision | {"version": number, "aliases": list(now.aliases)} | seen
 

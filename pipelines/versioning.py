@@ -73,8 +73,10 @@ class StageChange(NamedTuple):
 # --- git -------------------------------------------------------------------------------------------
 
 
-def git(workspace: Workspace, *arguments: str) -> str:
-    return _run(["git", *_identity(workspace.root), *arguments], workspace.root, "git").strip()
+def git(workspace: Workspace, *arguments: str, index: Path | None = None) -> str:
+    """What git answers; ``index`` stands in for the workspace's own, which then stays as it is."""
+    aside = {} if index is None else {"GIT_INDEX_FILE": str(index)}
+    return _run(["git", *_identity(workspace.root), *arguments], workspace.root, "git", aside).strip()
 
 
 def head(workspace: Workspace) -> str:
@@ -87,10 +89,15 @@ def find_commit(workspace: Workspace, revision: str) -> str | None:
     return found.decode().strip() if found else None
 
 
+def is_ancestor(workspace: Workspace, older: str, newer: str) -> bool:
+    return _git_done(workspace, "merge-base", "--is-ancestor", older, newer).returncode == 0
+
+
 def is_held(workspace: Workspace, commit: str) -> bool:
     """Is the commit in the history of HEAD, a branch or a tag? What is in none is dropped by git some day."""
-    held_by_head = _git_done(workspace, "merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
-    return held_by_head or bool(_git_bytes(workspace, "for-each-ref", "--count=1", "--contains", commit))
+    return is_ancestor(workspace, commit, "HEAD") or bool(
+        _git_bytes(workspace, "for-each-ref", "--count=1", "--contains", commit)
+    )
 
 
 def file_at(workspace: Workspace, commit: str, path: str) -> bytes | None:
@@ -102,7 +109,8 @@ def commits_touching(
     workspace: Workspace, paths: Iterable[str], *, until: str = "HEAD", everywhere: bool = False
 ) -> list[str]:
     """Commits that changed one of the files, newest first; ``everywhere``: of all branches and tags."""
-    return git(workspace, "log", "--all" if everywhere else until, "--format=%H", "--", *paths).split()
+    where = "--all" if everywhere else until
+    return git(workspace, "log", "--full-history", where, "--format=%H", "--", *paths).split()
 
 
 def tips(workspace: Workspace) -> list[str]:
@@ -163,69 +171,6 @@ def git_remote(workspace: Workspace) -> str | None:
     return "origin" if "origin" in remotes else next(iter(remotes), None)
 
 
-def fast_forward(workspace: Workspace) -> None:
-    """Take what others pushed, or refuse: this system never merges."""
-    remote = git_remote(workspace)
-    if remote is None:
-        return
-    git(workspace, "fetch", "--quiet", remote)
-    upstream = _upstream(workspace, remote)
-    if upstream is None or _is_ancestor(workspace, upstream, "HEAD"):
-        return
-    with _writing(workspace):
-        merged = _succeeds(workspace, "merge", "--ff-only", "--quiet", upstream)
-    if not merged:
-        raise _diverged(remote)
-
-
-def fetch_all(workspace: Workspace) -> None:
-    """Learn of all branches and tags that others pushed, and change no file; or refuse a history that diverged."""
-    remote = git_remote(workspace)
-    if remote is None:
-        return
-    git(workspace, "fetch", "--quiet", "--tags", remote, f"+refs/heads/*:refs/remotes/{remote}/*")
-    upstream = _upstream(workspace, remote)
-    if upstream is None or _is_ancestor(workspace, upstream, "HEAD") or _is_ancestor(workspace, "HEAD", upstream):
-        return
-    raise _diverged(remote)
-
-
-def _upstream(workspace: Workspace, remote: str) -> str | None:
-    """The remote's branch of the same name, as last fetched."""
-    name = f"refs/remotes/{remote}/{branch(workspace)}"
-    return name if _succeeds(workspace, "rev-parse", "--verify", "--quiet", name) else None
-
-
-def _is_ancestor(workspace: Workspace, older: str, newer: str) -> bool:
-    return _succeeds(workspace, "merge-base", "--is-ancestor", older, newer)
-
-
-def _diverged(remote: str) -> OutsideSystemError:
-    return OutsideSystemError(
-        "history_diverged",
-        f"This workspace and {remote} hold different commits.",
-        "Rebase or reset the branch by hand; lclsc never merges.",
-    )
-
-
-def take_over(workspace: Workspace) -> None:
-    """Fast-forward to what others pushed, and fetch the bytes it names where this clone lacks them."""
-    before = _pointers(workspace)
-    fast_forward(workspace)
-    now = _pointers(workspace)
-    inputs = [name for name in ("videos.dvc", "masks.dvc") if name in now]
-    if any(before.get(name) != now[name] or not (workspace.root / name).with_suffix("").exists() for name in inputs):
-        dvc(workspace, "pull", *inputs)  # never by force: hand edits are somebody's work
-    if "dvc.lock" in now and (before.get("dvc.lock") != now["dvc.lock"] or not workspace.frames.exists()):
-        dvc(workspace, "pull", "--force", *stages(workspace))  # outputs can be made again
-
-
-def _pointers(workspace: Workspace) -> dict[str, str]:
-    """The files in git that name DVC's objects, by content."""
-    named = (workspace.root / name for name in ("videos.dvc", "masks.dvc", "dvc.lock"))
-    return {path.name: path.read_text() for path in named if path.is_file()}
-
-
 def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
     """Commit exactly these paths, whatever else is staged; False when they hold nothing new.
 
@@ -234,7 +179,7 @@ def commit(workspace: Workspace, paths: Iterable[str], message: str) -> bool:
     if workspace.ledger.name in (paths := tuple(paths)):
         require_kept_lines(workspace)
     present = [path for path in paths if (workspace.root / path).exists()]
-    with _writing(workspace):  # an approval commits beside a training
+    with writing(workspace):  # an approval commits beside a training
         git(workspace, "add", "--force", "--", *present)
         if not git(workspace, "status", "--porcelain", "--", *present):
             return False
@@ -256,7 +201,7 @@ def require_kept_lines(workspace: Workspace) -> None:
 
 
 @contextlib.contextmanager
-def _writing(workspace: Workspace) -> Iterator[None]:
+def writing(workspace: Workspace) -> Iterator[None]:
     """One git of ours at a time; what a killed one left is no obstacle."""
     with exclusive(workspace, "git"):
         dead_locks.mend_git(workspace)
@@ -298,21 +243,6 @@ def _without_labels(text: bytes) -> Any:
     if isinstance(document, dict) and isinstance(document.get("intake"), dict):
         document["intake"].pop("labels", None)
     return document
-
-
-def is_pushed(workspace: Workspace) -> bool:
-    """Whether the remote, where there is one, had the last commit when it was last talked to."""
-    remote = git_remote(workspace)
-    if remote is None:
-        return True
-    upstream = _upstream(workspace, remote)
-    return upstream is not None and _is_ancestor(workspace, "HEAD", upstream)
-
-
-def push_commits(workspace: Workspace) -> None:
-    remote = git_remote(workspace)
-    if remote is not None:
-        git(workspace, "push", "--quiet", remote, f"HEAD:refs/heads/{branch(workspace)}")
 
 
 # --- DVC -------------------------------------------------------------------------------------------
@@ -616,13 +546,10 @@ def _end_tree(pid: int) -> None:
                 process.kill()
 
 
-def _succeeds(workspace: Workspace, *arguments: str) -> bool:
-    return subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, check=False).returncode == 0
-
-
-def _run(command: list[str], folder: Path, system: str) -> str:
+def _run(command: list[str], folder: Path, system: str, extra: Mapping[str, str] | None = None) -> str:
     talks = not TALKING.isdisjoint(command)
-    how = {"cwd": folder, "env": _environment(), "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    environment = _environment() | {"LC_ALL": "C.UTF-8"} | dict(extra or {})
+    how = {"cwd": folder, "env": environment, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     try:
         with _child(command, **how) as process:
             out, error = process.communicate(timeout=GIT_SECONDS if talks and system == "git" else None)
@@ -643,5 +570,4 @@ def _run(command: list[str], folder: Path, system: str) -> str:
 
 
 def _shown(command: list[str]) -> str:
-    words = command[3:] if command[1:3] == ["-m", "dvc"] else command[1:]
-    return " ".join(["dvc" if words is not command[1:] else command[0], *words])
+    return " ".join(["dvc", *command[3:]] if command[1:3] == ["-m", "dvc"] else command)

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipelines import cluster, ledger, manifest, prediction_log, progress, registry, staging, versioning
+from pipelines import cluster, exchange, ledger, manifest, prediction_log, progress, registry, staging, versioning
 from pipelines.evidence import retention, trace, withdrawals
 from pipelines.evidence.audit import head
 from pipelines.evidence.commit import WorkingTree
@@ -54,6 +54,8 @@ def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> For
 
     ``logs`` are folders of prediction logs that ``serve --log`` keeps elsewhere: the workspace does not know them.
     """
+    staging.take_back(workspace)
+    exchange.take_over_if_there(workspace)
     staging.require_untouched(workspace)
     found = trace.run(workspace, "patient", patient)
     patient_id = found["id"]
@@ -73,7 +75,7 @@ def run(workspace: Workspace, patient: str, *, logs: Sequence[Path] = ()) -> For
         removed = retention.remove(stores, purged, lambda count: tracker.advance(by=count))
     aliases = _mark(workspace, patient_id, versions)
     versioning.push_inputs(workspace)
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     return Forgotten(patient_id=patient_id, videos=sorted(videos), versions=versions, aliases=aliases, objects=removed)
 
 

@@ -12,7 +12,7 @@ import datetime
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines import alias_history, ledger, object_stores, progress, versioning
+from pipelines import alias_history, exchange, ledger, object_stores, progress, versioning
 from pipelines.errors import StageError
 from pipelines.evidence import retention
 from pipelines.evidence.commit import Commit, WorkingTree
@@ -39,7 +39,7 @@ class Freed:
 def run(workspace: Workspace, *, remotes: bool, dry_run: bool) -> Freed:
     """Keep every object of the registered versions' commits, of the tips of all branches and of the working tree."""
     if remotes:
-        versioning.fetch_all(workspace)
+        exchange.fetch_all(workspace)
     ledgers = _ledgers(workspace)
     if remotes:
         _require_promoter(workspace, ledgers)

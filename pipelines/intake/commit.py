@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines import ledger, manifest, params_file, split, staging, versioning
+from pipelines import exchange, ledger, manifest, params_file, split, staging, versioning
 from pipelines.errors import LclscError
 from pipelines.files import write_json
 from pipelines.intake.batch import Batch
@@ -48,7 +48,7 @@ def _share(batch: Batch) -> None:
         return
     try:
         versioning.push_inputs(batch.workspace)
-        versioning.push_commits(batch.workspace)
+        exchange.push(batch.workspace)
     except LclscError as error:
         batch.report.not_pushed = error.cause
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import mask_stack, progress, staging
+from pipelines import exchange, mask_stack, progress, staging
 from pipelines.errors import OutsideSystemError, StageError, VideoError, WrongUseError
 from pipelines.files import move_into_place, sha256_file
 from pipelines.intake import incoming, quarantine, sources
@@ -44,7 +44,7 @@ def run(
     ``update`` corrects label, domain and site of known videos and adds a mask they lack; ``stop`` is asked before
     each video.
     """
-    staging.require_untouched(workspace)
+    _begin(workspace)
     batch = Batch.open(workspace, sources.of(place), str(place), update=update)
     found = incoming.read(batch.source, batch.params.intake.labels)
     batch.report.errors += found.errors
@@ -59,6 +59,13 @@ def run(
     if not batch.report.stopped:
         forget_mended(batch, named)
     return batch.report
+
+
+def _begin(workspace: Workspace) -> None:
+    """What others took in comes first: tables that go on from older ones could not be joined with theirs."""
+    staging.take_back(workspace)
+    exchange.take_over_if_there(workspace)
+    staging.require_untouched(workspace)
 
 
 def _keep(batch: Batch) -> None:
@@ -87,7 +94,7 @@ def release(workspace: Workspace, prefix: str, reason: str) -> IntakeReport:
 
     What is left of a patient who withdrew is deleted instead.
     """
-    staging.require_untouched(workspace)
+    _begin(workspace)
     record = quarantine.find(workspace, prefix)
     batch = Batch.open(workspace, sources.LocalFolder(workspace.quarantine))
     if record.row.get("patient_id") in batch.book.withdrawn:

@@ -22,6 +22,10 @@ GROWN = "tests/e2e/test_main_job.py::test_new_patients_make_a_challenger_and_onl
 RECOVERY = "tests/e2e/test_recovery.py"
 TOGETHER = f"{RECOVERY}::test_state_cache_and_registry_lost_at_once_come_back"
 MACHINE = f"{RECOVERY}::test_a_lost_machine_comes_back_from_git_remotes_and_the_copy"
+MERGED = "tests/pipelines/test_exchange.py::test_what_a_person_merged_is_taken"
+FORKED = (
+    "tests/pipelines/test_staging.py::test_of_two_clones_that_could_not_see_each_other_one_takes_its_batch_in_again"
+)
 TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_postgresql"
 REGISTRY = (
     "tests/e2e/test_team.py::test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server"
@@ -89,6 +93,14 @@ PAGES = {
         'sqlite3 mlflow.db ".backup $PWD/../backup/mlflow.db"': TOGETHER,
         "cp -a mlartifacts ../backup/": TOGETHER,
         "git config --local lclsc.clone > ../backup/clone": MACHINE,
+        "git fetch origin": MERGED,
+        "git merge origin/main": MERGED,
+        "git push origin HEAD:main": MERGED,
+        "cd other": "",
+        "git branch before-the-merge": FORKED,
+        "git reset --hard origin/main": FORKED,
+        "dvc pull videos.dvc masks.dvc --force": FORKED,
+        "lclsc intake batch-07 --workspace other": FORKED,
         "dvc fetch": TOGETHER,
         "cp backup/mlflow.db clinic/mlflow.db": TOGETHER,
         "cp -a backup/mlartifacts clinic/": TOGETHER,

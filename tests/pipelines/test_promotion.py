@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 from faults import promotions
 
-from pipelines import alias_history, alias_moves, alias_report, ledger, promotion, publish, registry, versioning
+from pipelines import (
+    alias_history,
+    alias_moves,
+    alias_report,
+    exchange,
+    ledger,
+    promotion,
+    publish,
+    registry,
+    versioning,
+)
 from pipelines.errors import LclscError, PromotionError, StageError, WrongUseError
 from pipelines.evidence import verify
 from pipelines.files import sha256_bytes
@@ -361,10 +371,10 @@ def test_the_ledger_is_pushed_where_there_is_a_remote(workspace: Workspace, tmp_
     assert promotion.rollback(workspace, reason="x").pushed is False
     assert is_one_history(workspace)
     (tmp_path / "gone.git").rename(remote)
-    assert not versioning.is_pushed(workspace)
+    assert not exchange.is_pushed(workspace)
     with pytest.raises(PromotionError, match="Version 1 is champion"):  # refused, and yet it pushes what is left
         promotion.rollback(workspace, reason="x", to="1")
-    assert versioning.is_pushed(workspace)
+    assert exchange.is_pushed(workspace)
     pushed = subprocess.run(["git", "show", "main:ledger.jsonl"], cwd=remote, capture_output=True, check=True).stdout
     assert pushed == workspace.ledger.read_bytes()
 

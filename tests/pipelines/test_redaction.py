@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import versioning
+from pipelines import exchange
 from pipelines.errors import LclscError, OutsideSystemError, unexpected
 from pipelines.redaction import redact
 from pipelines.workspace import Workspace
@@ -49,7 +49,8 @@ def test_git_tells_no_password_of_a_remote(workspace: Workspace, tmp_path: Path)
     address = "http://ada:pa55word@127.0.0.1:9/clinic.git"
     subprocess.run(["git", "remote", "add", "origin", address], cwd=workspace.root, check=True)
     with pytest.raises(OutsideSystemError) as caught:
-        versioning.fast_forward(workspace)
+        exchange.take_over(workspace)
+    assert "git could not do `git fetch" in caught.value.cause
     assert "127.0.0.1:9" in caught.value.cause
     assert "pa55word" not in f"{caught.value} {caught.value.as_json()}"
     assert isinstance(caught.value, LclscError)

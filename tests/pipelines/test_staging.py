@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import hand_edits, intake, manifest, mask_stack, staging, versioning
-from pipelines.errors import WrongUseError
+from pipelines import exchange, hand_edits, intake, manifest, mask_stack, staging, versioning
+from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.evidence import forget
 from pipelines.locks import one_writer
 from pipelines.workspace import Workspace
@@ -139,3 +139,53 @@ def test_a_batch_that_was_not_pushed_is_pushed_when_it_comes_again(
     take(workspace, other)
     pushed = versioning.git(workspace, "ls-remote", "origin", f"refs/heads/{versioning.branch(workspace)}")
     assert pushed.split()[0] == versioning.head(workspace)
+
+
+@pytest.fixture
+def clone(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """A second one, over a git host and remotes that both see."""
+    for remote in ("storage", "identified"):
+        versioning.dvc(workspace, "remote", "modify", remote, "url", str(tmp_path / "remotes" / remote))
+    versioning.commit(workspace, [".dvc/config"], "Remotes beside it")
+    versioning.push_inputs(workspace)
+    versioning.git(workspace, "clone", "--quiet", "--bare", str(workspace.root), str(tmp_path / "origin.git"))
+    versioning.git(workspace, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    versioning.git(workspace, "clone", "--quiet", str(tmp_path / "origin.git"), str(tmp_path / "clone"))
+    return Workspace(tmp_path / "clone")
+
+
+def test_an_intake_goes_on_from_what_another_clone_took_in(
+    workspace: Workspace, clone: Workspace, batch: Path, other: Path
+) -> None:
+    """On older tables it would start a second history, and track videos/ anew without theirs."""
+    take(clone, batch)
+    (other / "manifest.csv").write_text(f"{HEADER}b.mp4,Berta,glioma,\n")
+    take(workspace, other)
+    assert len(manifest.read_videos(workspace.manifest)) == len(list(workspace.videos.iterdir())) == 2
+    patient = next(row.patient_id for row in manifest.read_videos(workspace.manifest) if not row.mask_sha256)
+    with one_writer(clone):
+        forget.run(clone, patient)
+    assert len(manifest.read_videos(clone.manifest)) == 1
+    assert versioning.is_ancestor(clone, versioning.head(workspace), "HEAD")
+
+
+def test_of_two_clones_that_could_not_see_each_other_one_takes_its_batch_in_again(
+    workspace: Workspace, clone: Workspace, batch: Path, other: Path, tmp_path: Path
+) -> None:
+    """As docs/recovery.md has it: two ledgers are never merged."""
+    (other / "manifest.csv").write_text(f"{HEADER}b.mp4,Berta,glioma,\n")
+    exchange.take_over(clone)
+    host = tmp_path / "origin.git"
+    away = host.rename(tmp_path / "away.git")
+    take(clone, batch)
+    away.rename(host)
+    take(workspace, other)
+    with pytest.raises(OutsideSystemError, match=r"ledger\.jsonl") as told:
+        take(clone, batch)
+    assert told.value.code == "history_diverged"
+    versioning.git(clone, "branch", "before-the-merge")
+    versioning.git(clone, "reset", "--hard", "origin/main")
+    versioning.dvc(clone, "pull", "videos.dvc", "masks.dvc", "--force")
+    take(clone, batch)
+    assert len(manifest.read_videos(clone.manifest)) == len(list(clone.videos.iterdir())) == 2
+    assert exchange.is_pushed(clone)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from unittest import mock
 
-import psutil
 import pytest
 
 from pipelines import initialise, versioning
@@ -112,60 +110,6 @@ def test_a_clone_is_another_and_a_copy_is_the_same(workspace: Workspace, tmp_pat
     subprocess.run(["git", "clone", "--quiet", str(workspace.root), str(tmp_path / "clone")], check=True)
     assert versioning.clone_id(Workspace(tmp_path / "copy")) == mine
     assert versioning.clone_id(Workspace(tmp_path / "clone")) != mine
-
-
-def test_a_diverged_history_is_refused_and_a_longer_one_taken(workspace: Workspace, tmp_path: Path) -> None:
-    remote = tmp_path / "origin.git"
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(workspace.root), str(remote)], check=True)
-    versioning.git(workspace, "remote", "add", "origin", str(remote))
-    subprocess.run(["git", "clone", "--quiet", str(remote), str(tmp_path / "other")], check=True)
-    other = Workspace(tmp_path / "other")
-    other.manifest.write_text(other.manifest.read_text() + "x\n")
-    versioning.commit(other, ["manifest.csv"], "theirs")
-    versioning.push_commits(other)
-    versioning.fast_forward(workspace)
-    assert versioning.head(workspace) == versioning.head(other)
-    for place, text in ((workspace, "y\n"), (other, "z\n")):
-        place.manifest.write_text(place.manifest.read_text() + text)
-        versioning.commit(place, ["manifest.csv"], "both")
-    versioning.push_commits(other)
-    with pytest.raises(OutsideSystemError, match="hold different commits"):
-        versioning.fast_forward(workspace)
-
-
-@pytest.mark.parametrize(("limit", "silence", "said"), [(1.0, "60", "no answer within"), (60.0, "1", "too slow")])
-def test_a_git_host_that_never_answers_is_one_that_is_away(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, limit: float, silence: str, said: str
-) -> None:
-    monkeypatch.setattr(versioning, "GIT_SECONDS", limit)
-    monkeypatch.setenv("GIT_HTTP_LOW_SPEED_TIME", silence)
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        address = f"http://127.0.0.1:{mute.getsockname()[1]}/clinic.git"
-        versioning.git(workspace, "remote", "add", "origin", address)
-        for talk in (versioning.fast_forward, versioning.push_commits):
-            with pytest.raises(OutsideSystemError, match=said) as told:
-                talk(workspace)
-            assert told.value.transient
-        left = [one for one in psutil.process_iter(["cmdline"]) if address in (one.info["cmdline"] or ())]
-    assert left == []
-
-
-def test_a_second_clone_fetches_the_bytes_that_others_took_in(with_remotes: Workspace, tmp_path: Path) -> None:
-    workspace = with_remotes
-    remote = tmp_path / "origin.git"
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(workspace.root), str(remote)], check=True)
-    versioning.git(workspace, "remote", "add", "origin", str(remote))
-    other = Workspace(tmp_path / "second")
-    subprocess.run(["git", "clone", "--quiet", str(remote), str(other.root)], check=True)
-
-    for content in (b"one", b"two"):
-        (workspace.videos / "v.mp4").write_bytes(content)
-        versioning.track(workspace, "videos", remote="identified")
-        versioning.commit(workspace, versioning.OWN_INPUTS, "take in")
-        versioning.push_objects(workspace)
-        versioning.push_commits(workspace)
-        versioning.take_over(other)
-        assert (other.videos / "v.mp4").read_bytes() == content
 
 
 def test_a_hand_edit_of_the_videos_is_not_overwritten_by_what_others_took_in(with_remotes: Workspace) -> None:

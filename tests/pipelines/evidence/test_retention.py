@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from pipelines import ledger, manifest, object_stores, versioning
+from pipelines import exchange, ledger, manifest, object_stores, versioning
 from pipelines.alias_history import PROMOTER_NAMED
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.evidence import forget, gc
@@ -188,7 +188,7 @@ def test_gc_of_a_clone_that_is_behind_keeps_what_was_pushed_since(shared: tuple[
     (workspace.videos / f"{sha256_bytes(OTHERS)}.mp4").unlink()
     versioning.track(workspace, "videos", remote="identified")
     commit(workspace)
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     before = versioning.head(clone)
     free(clone)
     assert held(workspace.root.parent / "remotes", OTHERS)
@@ -201,7 +201,7 @@ def test_gc_of_remotes_refuses_a_history_that_diverged(shared: tuple[Workspace, 
     for place, content in ((workspace, OTHERS), (clone, b"a third")):
         put_in(place, OTHER, content)
         commit(place)
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     refused(clone, "history_diverged")
 
 
@@ -210,7 +210,7 @@ def test_only_the_promoting_workspace_frees_the_remotes(shared: tuple[Workspace,
     own = versioning.clone_id(workspace)
     ledger.append(workspace, actor="test", event=PROMOTER_NAMED, subject=own, data={})
     commit(workspace)
-    versioning.push_commits(workspace)
+    exchange.push(workspace)
     versioning.dvc(clone, "pull", "videos.dvc", "masks.dvc")
     assert own[:8] in refused(clone, "not_promoting").cause
     assert free(clone, remotes=False).freed == 0
