@@ -131,7 +131,7 @@ def _strike(case: Case, point: Point, expected: dict[str, Any]) -> tuple[bool, s
     at = 1 + int(point.where * expected["places"])
     ended = case.once(case.plan(at, point.kind))
     reached = striker.places(case.records)
-    return len(reached) >= at, [*reached, *[""] * at][at - 1], ended
+    return striker.was_struck(case.records), [*reached, *[""] * at][at - 1], ended
 
 
 class Case:

@@ -24,6 +24,9 @@ KINDS = {
 SERVER_KINDS = {"dropped": 6, "gone": 8, "refused": 3, "slow": 3}
 """Of a tracking server, for steps that speak to one: the reply is lost after it was committed; the server is away until
 the step has given up; 503, a few times; late."""
+CACHE_KINDS = {"readonly": 8}
+"""DVC's cache takes no more, from here on."""
+WITH_A_CACHE = ("intake", "left", "drop")
 WITH_A_SERVER = ("register", "approve", "rollback")
 FLOW_KINDS = {
     "all": 8,
@@ -32,7 +35,9 @@ FLOW_KINDS = {
     "named:raylet": 3,
     "named:gcs_server": 3,
     "named:ray::": 3,  # all workers
+    "named:prefect.server": 3,  # the one that a retrain without a server starts for itself
     "full": 2,
+    "readonly": 2,
     "term": 2,
     "int": 2,
     "hup": 2,
@@ -56,6 +61,7 @@ def points() -> list[Point]:
 
 def _point(number: int, step: str) -> Point:
     chance = random.Random(f"point {number}")
-    kinds = FLOW_KINDS if step == "flow" else KINDS | (SERVER_KINDS if step in WITH_A_SERVER else {})
+    kinds = FLOW_KINDS if step == "flow" else KINDS
+    kinds = kinds | (SERVER_KINDS if step in WITH_A_SERVER else {}) | (CACHE_KINDS if step in WITH_A_CACHE else {})
     (kind,) = chance.choices(list(kinds), weights=list(kinds.values()))
     return Point(number=number, step=step, kind=kind, where=chance.random())

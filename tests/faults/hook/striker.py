@@ -26,7 +26,9 @@ VARIABLE = "FAULTS"
 WIDTH = 160  # bytes of a record: a place's number follows from the size of the file of records
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
-ERRORS = {"full": errno.ENOSPC, "io": errno.EIO}
+INTO_PLACE = {"os.rename", "os.link"}
+ERRORS = {"full": errno.ENOSPC, "io": errno.EIO, "readonly": errno.EROFS}
+CACHE = "/.dvc/cache/"
 SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP}
 DAY_SECONDS = 86400.0
 
@@ -65,8 +67,9 @@ def _listen(name: str, arguments: tuple[Any, ...]) -> None:
         if flags & WRITES and isinstance(path, str) and _is_ours(path):
             _reach("write", path)
     elif name in CHANGES:
-        if _is_ours(os.fspath(arguments[0])):
-            _reach(name[3:], os.fspath(arguments[0]))
+        path = os.fspath(arguments[1] if name in INTO_PLACE else arguments[0])
+        if _is_ours(path):
+            _reach(name[3:], path)
     elif name == "subprocess.Popen":
         _reach("start", " ".join(str(word) for word in arguments[1]), may_fail=False)
     elif name == "sqlite3.connect":
@@ -96,24 +99,26 @@ def _reach(kind: str, what: str, *, may_fail: bool = True) -> None:
     _here.busy = True
     try:
         number = _record(f"{os.getpid()} {kind} {what.removeprefix(_plan['root'])}")
-        at = _plan["at"]
-        if at and number == at:
-            _strike(_plan["what"])
-        error = ERRORS.get(_plan["what"])
-        if error and may_fail and at and number >= at and _is_due(_plan["what"]):
-            raise OSError(error, os.strerror(error), what or None)
+        if 0 < _plan["at"] <= number:
+            _strike(_plan["what"], what if may_fail else None, is_first=number == _plan["at"])
     finally:
         _here.busy = False
 
 
-def _is_due(what: str) -> bool:
-    """A full disk stays full; an input/output error happens once."""
-    if what == "full":
-        return True
+def _note_struck() -> bool:
+    """That something happened; whether it is the first time."""
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(f"{_plan['records']}.struck", os.O_CREAT | os.O_EXCL))
+        os.close(os.open(_struck(_plan["records"]), os.O_CREAT | os.O_EXCL))
         return True
     return False
+
+
+def was_struck(records: Path) -> bool:
+    return Path(_struck(records)).exists()
+
+
+def _struck(records: Path | str) -> str:
+    return f"{records}.struck"
 
 
 def _record(text: str) -> int:
@@ -128,19 +133,40 @@ def _record(text: str) -> int:
         os.close(descriptor)
 
 
-def _strike(what: str) -> None:
-    if what == "all":
-        _kill([*_family(), _leader(), os.getpid()])
-    elif what == "alone":
-        _kill([_leader()])
-    elif what == "self":
-        _kill([os.getpid()])
-    elif what == "clock":
-        _turn_back()
+def _strike(what: str, path: str | None, *, is_first: bool) -> None:
+    """At the first place, once; a named process as soon as there is one; errors at places that can fail."""
+    if what in ERRORS:
+        _fail(what, path)
     elif what.startswith("named:"):
-        _kill([pid for pid in _family() if what[6:] in _command(pid)])
-    elif what in SIGNALS:
-        os.kill(_leader(), SIGNALS[what])
+        _kill_named(what[6:])
+    elif is_first:
+        _note_struck()
+        if what == "all":
+            _kill([*_family(), _leader(), os.getpid()])
+        elif what == "alone":
+            _kill([_leader()])
+        elif what == "self":
+            _kill([os.getpid()])
+        elif what == "clock":
+            _turn_back()
+        elif what in SIGNALS:
+            os.kill(_leader(), SIGNALS[what])
+
+
+def _fail(what: str, path: str | None) -> None:
+    """A full disk stays full, a read-only cache read-only; an input/output error happens once."""
+    if path is None or (what == "readonly" and CACHE not in path):
+        return
+    if _note_struck() or what != "io":
+        raise OSError(ERRORS[what], os.strerror(ERRORS[what]), path or None)
+
+
+def _kill_named(name: str) -> None:
+    """All of that name, once."""
+    if not was_struck(_plan["records"]):
+        pids = [pid for pid in _family() if name in _command(pid)]
+        if pids and _note_struck():
+            _kill(pids)
 
 
 def _leader() -> int:
