@@ -32,7 +32,19 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run a command; an error is its cause and remedy, and its own exit code."""
+    """Run a command, and end."""
+    try:
+        _run()
+    except SystemExit as ending:
+        if flow_server.is_lost():  # Prefect would try for minutes to send it the last events
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+        raise
+
+
+def _run() -> None:
+    """An error is its cause and remedy, and its own exit code."""
     settings.apply()
     arguments = sys.argv[1:]
     try:

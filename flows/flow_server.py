@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,6 @@ from flows import console, flow_runner
 from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
 from pipelines.files import write_json, write_once
-from pipelines.intake import sources
 from pipelines.redaction import redact
 from pipelines.stage import die_with_parent
 from pipelines.workspace import Workspace, private_folder
@@ -43,8 +43,7 @@ HISTORY = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
 def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C; nothing that was started outlives this call."""
     if drop is not None:
-        _refuse_own_folder(workspace, drop)
-        sources.of(drop)  # a misspelt path is told before anything starts
+        _require_drop(workspace, drop)
     with contextlib.suppress(LclscError):  # somebody else is at work: their own affair
         locks.end_orphans(workspace)
     signal.signal(signal.SIGTERM, _stop)  # until Prefect's runner is up
@@ -58,7 +57,30 @@ def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
         _end_family(workspace, family + flow_runner.descendants())
 
 
-def _refuse_own_folder(workspace: Workspace, drop: str) -> None:
+def is_lost() -> bool:
+    """Whether a flow ran in this process, by a server that is no longer there."""
+    if "prefect.flow_engine" not in sys.modules:
+        return False
+    from prefect.server.api.server import SubprocessASGIServer
+
+    own = SubprocessASGIServer().server_process  # what Prefect started for this process
+    if own is not None:
+        return own.poll() is not None
+    address = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
+    if not address.hostname:
+        return False
+    try:
+        port = address.port or {"https": 443}.get(address.scheme, 80)
+        socket.create_connection((address.hostname, port), timeout=5.0).close()
+    except OSError:
+        return True
+    return False
+
+
+def _require_drop(workspace: Workspace, drop: str) -> None:
+    """A place that can be read, and not the workspace: told before anything starts."""
+    from pipelines.intake import sources  # here: it brings every decoder, and each command imports this module
+
     root = workspace.root.resolve()
     if not sources.is_address(drop) and Path(drop).resolve() in (root, *root.parents):
         raise WrongUseError(
@@ -66,6 +88,7 @@ def _refuse_own_folder(workspace: Workspace, drop: str) -> None:
             "The drop folder is the workspace, or holds it.",
             "Name the folder that batches are put into.",
         )
+    sources.of(drop)
 
 
 def _stop(*_: Any) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +21,38 @@ from pipelines.workspace import Workspace
 def test_the_version_is_the_installed_one() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"lclsc {version('lclsc')}\n")
+
+
+LOSES_ITS_SERVER = """
+import atexit, sys
+from pipelines import settings
+settings.apply()
+from prefect import flow
+from prefect.server.api.server import SubprocessASGIServer
+from flows import cli
+
+@flow
+def retrain():
+    process = SubprocessASGIServer().server_process
+    process.kill()
+    process.wait()
+
+cli.app = lambda **_: retrain()
+sys.argv = ["lclsc", "retrain", "--json"]
+atexit.register(print, "tidied up", file=sys.stderr)
+cli.main()
+"""
+
+
+def test_a_command_whose_prefect_server_died_does_not_wait_for_it(tmp_path: Path) -> None:
+    """At its end Prefect would go on for minutes, to send that server its last events."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(tmp_path), "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    command = [sys.executable, "-c", LOSES_ITS_SERVER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert (report["status"], done.returncode) == ("failed", OutsideSystemError.exit_code)
+    assert "tidied up" not in done.stderr
 
 
 def test_what_is_a_models_does_not_go_with_flows(workspace: Workspace) -> None:
