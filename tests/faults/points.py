@@ -42,6 +42,8 @@ FLOW_KINDS = {
     "int": 2,
     "hup": 2,
 }
+RAY_KINDS = ("named:raylet", "named:gcs_server", "named:ray::")
+RAY_PART = 0.4  # of a flow's places: then its stages are over, and Ray with them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,4 +66,5 @@ def _point(number: int, step: str) -> Point:
     kinds = FLOW_KINDS if step == "flow" else KINDS
     kinds = kinds | (SERVER_KINDS if step in WITH_A_SERVER else {}) | (CACHE_KINDS if step in WITH_A_CACHE else {})
     (kind,) = chance.choices(list(kinds), weights=list(kinds.values()))
-    return Point(number=number, step=step, kind=kind, where=chance.random())
+    where = chance.random() * (RAY_PART if kind in RAY_KINDS else 1.0)
+    return Point(number=number, step=step, kind=kind, where=where)
