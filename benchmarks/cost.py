@@ -48,6 +48,11 @@ SPREAD = ("extract", "evaluate")
 """Stages that every core of a cluster takes part in."""
 
 
+LIKELY, LOOK_UP = 0.0020, 0.0005
+"""Of near copies, on one core: a second of clip against a second of the stored clips that look likely (48 at most, in
+sum), and against an hour of all that is stored. A few dozen clips show neither: taken apart on clips of up to 5 min."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Amount:
     """How much video; ``steps`` of training follow from the split and are read off a run."""
@@ -197,15 +202,22 @@ def predicted(costs: Costs, amount: Amount, *, machines: float = 1.0) -> dict[st
     return found
 
 
+def near_copies(*, videos: int, length: float, stored_hours: float) -> float:
+    """Seconds to hold clips of ``length`` seconds against so much video in clips as long, on one core."""
+    return videos * length * (LIKELY * length + LOOK_UP * stored_hours)
+
+
 def _print_forecast(costs: Costs, *, hours: int = 10_000, minutes: int = 5) -> None:
     """10 000 hours in clips of five minutes, all new; half of the frames are trained on, once."""
     frames = hours * 3600 * FPS
     videos = hours * 60 // minutes
     amount = Amount(videos=videos, frames=frames // videos, steps=0.5 * frames / BATCH)
-    table = Table("days", *TERMS, title=f"{hours} hours of video, {videos} clips, one epoch")
+    copies = near_copies(videos=videos, length=60 * minutes, stored_hours=hours / 2)  # on average, from none to all
+    table = Table("days", *TERMS, "near copies", title=f"{hours} hours of video, {videos} clips, one epoch")
     for nodes in (1, 4, 16):
         seconds = predicted(costs, amount, machines=nodes * 16 / cores())
-        table.add_row(f"{nodes} nodes of 16 cores", *(f"{seconds[stage] / 86400:.3g}" for stage in TERMS))
+        days = [seconds[stage] / 86400 for stage in TERMS] + [copies / 86400]
+        table.add_row(f"{nodes} nodes of 16 cores", *(f"{value:.3g}" for value in days))
     Console().print(table)
 
 

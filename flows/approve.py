@@ -34,7 +34,7 @@ class Decision(BaseModel):
     )
 
 
-@flow(name="approve", persist_result=False)
+@flow(name="approve", persist_result=False, on_crashed=[notices.of_crash])
 def approve(workspace: Path, decision: Decision) -> dict[str, Any]:
     """Make the challenger champion. Refused, with the reason as the run's error, when its evidence no longer holds."""
     place = open_workspace(workspace)

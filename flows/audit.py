@@ -23,7 +23,7 @@ class AuditFindingError(LclscError):
     exit_code = 1
 
 
-@flow(name="audit", persist_result=False)
+@flow(name="audit", persist_result=False, on_crashed=[notices.of_crash])
 def audit(workspace: Path, targets: list[str] | None = None, deep: bool = False, record: bool = True) -> dict[str, Any]:
     """Audit the named targets, by default the champion; AuditFindingError when a check fails or cannot be answered."""
     from pipelines.evidence import audit as stage

@@ -29,6 +29,7 @@ AWAY_SECONDS, LOOK_SECONDS = 300.0, 15.0
 """After which somebody is told that the server does not answer, and how often it is asked."""
 GOES_ON = "goes-on"
 """Tag of a run that goes on where a lost one was. Lost itself it is not asked for again: it may be what kills us."""
+LOST = "What ran it was killed, or the machine went down."
 
 Server = subprocess.Popen[bytes]
 
@@ -46,7 +47,7 @@ def run(workspace: Workspace, drop: str | None, family: list[psutil.Process], se
     for deployment in built:
         console.out.print(f"  {deployment.full_name:<18} {_when(deployment)}", highlight=False)
     if server is not None:
-        _end_lost_runs(flow_of, workspace_is_free=locks.holder(workspace) is None)
+        _end_lost_runs(workspace, flow_of, workspace_is_free=locks.holder(workspace) is None)
     try:
         asyncio.run(_until_told(runner, family, _watch(workspace, server)))
     except Exception as error:
@@ -75,8 +76,8 @@ def _when_due(entry: Any) -> tuple[str | None, str | None]:
     return getattr(entry.schedule, "cron", None), entry.schedule.timezone
 
 
-def _end_lost_runs(flow_of: dict[Any, str | None], *, workspace_is_free: bool) -> None:
-    """Runs that a killed service left behind run no more: give their slots back, and let a training go on.
+def _end_lost_runs(workspace: Workspace, flow_of: dict[Any, str | None], *, workspace_is_free: bool) -> None:
+    """Runs that a killed service left behind run no more: tell, give their slots back, and let a training go on.
 
     On our own server nobody but the service before this one can have run them. A command runs flows without a
     deployment: while nobody holds the workspace, none of them runs either.
@@ -91,11 +92,16 @@ def _end_lost_runs(flow_of: dict[Any, str | None], *, workspace_is_free: bool) -
     ours = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=begun), deployment_id=served)
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=ours):
+            is_wanted = run.state_type != StateType.CANCELLING
             try:
-                client.set_flow_run_state(run.id, Crashed(message="What ran it was killed."), force=True)
+                name = client.read_flow(run.flow_id).name
+                client.set_flow_run_state(run.id, Crashed(message=LOST), force=True)
             except Exception as error:  # one run that Prefect cannot end must not keep the others waiting
                 console.err.print(f"the lost run {run.name} could not be ended ({type(error).__name__})")
-            goes_on = run.state_type != StateType.CANCELLING and GOES_ON not in run.tags
+            else:
+                if is_wanted:
+                    notices.of_killed(name, LOST, workspace)
+            goes_on = is_wanted and GOES_ON not in run.tags
             if run.deployment_id and flow_of.get(run.deployment_id) == "retrain" and goes_on:
                 client.create_flow_run_from_deployment(run.deployment_id, parameters=run.parameters, tags=[GOES_ON])
 

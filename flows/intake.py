@@ -21,7 +21,7 @@ from pipelines.workspace import Workspace
 LIMIT_SECONDS = 12 * 3600
 
 
-@flow(name="intake", persist_result=False)
+@flow(name="intake", persist_result=False, on_crashed=[notices.of_crash])
 def intake(workspace: Path, drop: str | None = None, settle_seconds: float = 30.0) -> dict[str, Any]:
     """One pass over the drop folder: a path relative to the workspace, or absolute, or an address of fsspec's.
 

@@ -17,7 +17,7 @@ from pipelines import monitor as stage
 LIMIT_SECONDS = 12 * 3600
 
 
-@flow(name="monitor", persist_result=False)
+@flow(name="monitor", persist_result=False, on_crashed=[notices.of_crash])
 def monitor(
     workspace: Path,
     source: stage.Source = "served",

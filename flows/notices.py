@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.errors import OF_THE_DISK, LclscError
+from pipelines.errors import OF_THE_DISK, LclscError, OutsideSystemError
 from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace
 
@@ -34,6 +36,8 @@ TYPES: dict[Kind, Literal["info", "success", "warning", "failure"]] = {
 """Apprise's, by which receivers colour and filter."""
 
 DAY = 24 * 3600.0
+ONCE_A_DAY = ("intake", "audit", "monitor")
+"""Flows of which the same trouble is told once a day: some run every minute."""
 
 log = logging.getLogger("lclsc.notices")
 
@@ -82,16 +86,20 @@ def of_drift(report: dict[str, Any], workspace: str) -> None:
 
 @contextlib.contextmanager
 def of_trouble(what: str, workspace: Workspace) -> Iterator[None]:
-    """Tell of a failure inside; the same one at most once a day, because some flows run every minute."""
-    told = workspace.state / "told" / f"{what}.json"
+    """Tell of a failure inside; the same one at most once a day."""
     try:
         yield
     except Exception as error:
-        trouble = error.code if isinstance(error, LclscError) else type(error).__name__
-        if not _is_told(told, trouble) and of_failure(what, error, workspace.root.name):
-            with contextlib.suppress(OSError):  # on a full disk people are told more often
-                write_json(told, trouble)
+        _once_a_day(what, error, workspace)
         raise
+
+
+def _once_a_day(what: str, error: Exception, workspace: Workspace) -> None:
+    told = workspace.state / "told" / f"{what}.json"
+    trouble = error.code if isinstance(error, LclscError) else type(error).__name__
+    if not _is_told(told, trouble) and of_failure(what, error, workspace.root.name):
+        with contextlib.suppress(OSError):  # on a full disk people are told more often
+            write_json(told, trouble)
 
 
 def _is_told(path: Path, trouble: str) -> bool:
@@ -110,6 +118,28 @@ def of_failure(what: str, error: Exception, workspace: str) -> bool:
     else:
         said = type(error).__name__
     return send("failed", f"{what} failed", f"{workspace}: {said}")
+
+
+def of_crash(flow: Any, flow_run: Any, state: Any) -> None:
+    """Prefect's hook for a run whose process is gone without a verdict, which Prefect says with its exit code.
+
+    SIGTERM is how people, and a service that stops, end a run: with it, or with no code, it was asked for.
+    """
+    code = re.search(r"status code: (-?\d+)", state.message or "")
+    if code is None or flow_run.deployment_id is None or -int(code[1]) == signal.SIGTERM:
+        return
+    number = -int(code[1])
+    memory = ", perhaps out of memory" if number == signal.SIGKILL else ""
+    ended = f"was killed (signal {number}){memory}" if number > 0 else f"ended without a verdict (code {-number})"
+    of_killed(flow.name, f"Its process {ended}.", Workspace(Path(flow_run.parameters["workspace"]).resolve()))
+
+
+def of_killed(what: str, cause: str, workspace: Workspace) -> None:
+    error = OutsideSystemError("run_killed", cause, "Look at the log; the next run goes on from where it was.")
+    if what in ONCE_A_DAY:
+        _once_a_day(what, error, workspace)
+    else:
+        of_failure(what, error, workspace.root.name)
 
 
 def _deliver(name: str, sender: Callable[[str, str], bool], title: str, body: str) -> bool:

@@ -39,7 +39,7 @@ class _LateError(TimeoutError):
     """The flow's own limit. A bucket that times out raises a TimeoutError too."""
 
 
-@flow(name="retrain", persist_result=False, log_prints=False)
+@flow(name="retrain", persist_result=False, log_prints=False, on_crashed=[notices.of_crash])
 def retrain(
     workspace: Path,
     reason: str = "manual",

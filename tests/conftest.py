@@ -31,6 +31,9 @@ FIRST = (
 )
 """The longest files: begun last, one would be waited for. They alternate between what needs a whole retrain and not."""
 
+OFF_THE_PATH = sorted(str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))
+"""Where Debian keeps initdb; deploy/postgresql.sh looks there too."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +48,7 @@ def require() -> Callable[[str], str]:
     """The path of a program; skips with one clear line, or fails where the program is promised."""
 
     def path_of(program: str) -> str:
-        found = shutil.which(program)
+        found = shutil.which(program, path=os.pathsep.join([os.environ["PATH"], *OFF_THE_PATH]))
         if found is None and program in os.environ.get("LCLSC_REQUIRE", "").split(","):
             pytest.fail(f"{program} is promised by LCLSC_REQUIRE and missing")
         if found is None:

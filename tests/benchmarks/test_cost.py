@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import cost as benchmark
@@ -40,3 +42,19 @@ def test_more_machines_shorten_what_is_spread_and_nothing_else() -> None:
     shorter = {stage for stage in one if four[stage] < one[stage]}
     assert shorter == set(benchmark.SPREAD)
     assert four["extract"] == pytest.approx(7.0 + (1000 * 0.05 + 100_000 * 0.003) / 4)
+
+
+def test_near_copies_cost_what_their_own_benchmark_measured() -> None:
+    results = json.loads((benchmark.ROOT / "benchmarks" / "results" / "near_copy.json").read_text())
+    (seconds,) = [
+        one["value"] for one in results["claims"] if one["name"] == "a clip of 6 s against 10000 of one minute"
+    ]
+    likely = 6 * 60 * benchmark.LIKELY  # stored clips are longer than the one that is asked for
+    looked_up = benchmark.near_copies(videos=1, length=6, stored_hours=10_000 / 60) - 6 * 6 * benchmark.LIKELY
+    assert likely + looked_up == pytest.approx(seconds, rel=0.4)
+
+
+def test_near_copies_of_many_small_workspaces_cost_less_than_those_of_a_large_one() -> None:
+    one = benchmark.near_copies(videos=120_000, length=300, stored_hours=5_000)
+    hundred = 100 * benchmark.near_copies(videos=1_200, length=300, stored_hours=50)
+    assert (round(one / 86400), round(hundred / 86400)) == (1292, 260)  # as docs/scaling.md says

@@ -30,9 +30,11 @@ TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_pos
 REGISTRY = (
     "tests/e2e/test_team.py::test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server"
 )
+RESTORED = "tests/e2e/test_team.py::test_a_lost_registry_on_postgresql_comes_back_from_its_dump"
 NODES = "tests/e2e/cluster.py::three_nodes"
 SPREAD = "tests/e2e/team.py::team"
 DECISION = '{"decision": {"by": "Dr. Ada Weber", "reason": "better on the new site"}}'
+POSTGRESQL = "--host /srv/mlflow/postgresql"
 CLI = "PREFECT_HOME=clinic/.state/prefect prefect --profile lclsc"
 
 PAGES = {
@@ -104,6 +106,17 @@ PAGES = {
         "dvc fetch": TOGETHER,
         "cp backup/mlflow.db clinic/mlflow.db": TOGETHER,
         "cp -a backup/mlartifacts clinic/": TOGETHER,
+        f"pg_dump {POSTGRESQL} --format custom --file backup/mlflow.dump mlflow": RESTORED,
+        f"pg_dump {POSTGRESQL} --format custom --file backup/mlflow_accounts.dump mlflow_accounts": RESTORED,
+        "cp -a /srv/mlflow/password backup/": RESTORED,
+        "cp -a /srv/mlflow/artifacts backup/": RESTORED,
+        "mkdir -p /srv/mlflow": RESTORED,
+        "cp -a backup/password /srv/mlflow/": RESTORED,
+        "deploy/mlflow-server.sh /srv/mlflow": RESTORED,
+        f"dropdb {POSTGRESQL} --force mlflow": RESTORED,
+        f"createdb {POSTGRESQL} mlflow": RESTORED,
+        f"pg_restore {POSTGRESQL} --no-owner --exit-on-error --dbname mlflow backup/mlflow.dump": RESTORED,
+        "cp -a backup/artifacts /srv/mlflow/": RESTORED,
         "git clone ssh://git@git.example/clinic.git clinic": MACHINE,
         'git config --local lclsc.clone "$(cat ../backup/clone)"': MACHINE,
         "dvc pull": MACHINE,

@@ -99,8 +99,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(line: Line, drop: Path) -> Iterator[Served]:
+def served(line: Line, drop: Path, **environment: str) -> Iterator[Served]:
     service = Served(line, drop)
+    line.environment |= environment
     try:
         service.start()
         yield service

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import receiver as receivers
 from e2e.line import Line
 from e2e.served import Served, served
 
@@ -37,6 +38,16 @@ def _has_met(service: Served) -> bool:
     return any(end.status == psutil.CONN_LISTEN for worker in workers for end in worker.net_connections("tcp"))
 
 
+def _kill_a_retrain(service: Served) -> None:
+    """As the kernel does when memory runs out; the service lives."""
+    (run,) = [
+        one
+        for one in service.family()
+        if "prefect.engine" in one.cmdline() and one.environ().get("PREFECT__DEPLOYMENT_NAME") == "retrain"
+    ]
+    run.kill()
+
+
 def test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends(
     empty_workspace: Path, phantoms: Path, tmp_path: Path
 ) -> None:
@@ -44,7 +55,7 @@ def test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends(
     line.set_params(train=MICRO["train"] | {"epochs": 1000})  # it never ends by itself
     line.tool("git", "commit", "--quiet", "--all", "--message", "tiny, and long")
     shutil.copytree(phantoms / "first", tmp_path / "drop" / "march")
-    with served(line, tmp_path / "drop") as service:
+    with receivers.running() as receiver, served(line, tmp_path / "drop", LCLSC_NOTIFY=receiver.address) as service:
         service.wait_for(lambda: len(service.api("deployments/filter", {})) >= 3, 60)
         command = ("prefect", "--profile", "lclsc", "deployment", "run", "intake/intake", "--param", "settle_seconds=0")
         line.tool(*command, extra={"PREFECT_HOME": str(service.home)})
@@ -63,13 +74,21 @@ def test_a_batch_starts_a_retrain_that_a_power_cut_delays_and_sigterm_ends(
         passes = service.runs("intake").count("Completed")
         service.wait_for(lambda: service.runs("intake").count("Completed") > passes, 150)
         service.wait_for(lambda: _has_met(service), 240)
+        _kill_a_retrain(service)
+        service.wait_for(lambda: service.runs("retrain") == ["Crashed", "Crashed"], 120)
+        line.tool(*command[:-3], "retrain/retrain", extra={"PREFECT_HOME": str(service.home)})
+        service.wait_for(lambda: service.runs("retrain")[2:] == ["Running"] and _has_met(service), 240)
         assert service.strangers == set()
         family = service.family()
         assert service.stop() == 0
         assert [
             process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         ] == []
-        assert service.runs("retrain") == ["Crashed", "Cancelled"]
+        assert service.runs("retrain") == ["Crashed", "Crashed", "Cancelled"]
+        causes = [got["message"] for got in receiver.got if got["title"] == "lclsc: retrain failed"]
+        assert len(causes) == 2, causes
+        assert "machine went down" in causes[0]
+        assert "signal 9" in causes[1]
     assert locks.holder(Workspace(line.root)) is None
     for name in ("auth", "profiles.toml"):
         assert stat.S_IMODE((service.home / name).stat().st_mode) == 0o600

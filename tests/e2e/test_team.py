@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e import servers
@@ -16,6 +19,8 @@ from e2e.served import Served
 from faults import promotions
 
 from pipelines import lineage, registry
+from pipelines.errors import LclscError
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -94,3 +99,60 @@ def test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through
         assert any((folder / "artifacts").rglob("lineage.json"))
         assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
     assert not (folder / "postgresql" / "postmaster.pid").exists()
+
+
+@contextlib.contextmanager
+def mlflow(folder: Path, port: int) -> Iterator[None]:
+    """MLflow's server, answering; the environment leads to it."""
+    with servers.script("mlflow-server.sh", folder, port) as server, pytest.MonkeyPatch.context() as patch:
+        servers.wait_for(lambda: servers.status(port, "2.0/mlflow/experiments/get?experiment_id=0") == 401, server)
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", (folder / "password").read_text().strip())
+        yield
+
+
+def test_a_lost_registry_on_postgresql_comes_back_from_its_dump(
+    folder: Path, tmp_path: Path, require: Callable[[str], str]
+) -> None:
+    require("initdb")
+    backup, port = tmp_path / "backup", servers.free_port()
+    backup.mkdir()
+    database = ("--host", str(folder / "postgresql"))
+    with mlflow(folder, port):
+        workspace = promotions.build(tmp_path / "w", versions=2)
+        before = held(workspace)
+        for name in ("mlflow", "mlflow_accounts"):
+            tool("pg_dump", *database, "--format", "custom", "--file", f"{backup}/{name}.dump", name)
+        for name in ("password", "artifacts"):
+            tool("cp", "-a", str(folder / name), str(backup))
+    for one in folder.iterdir():
+        shutil.rmtree(one) if one.is_dir() else one.unlink()
+    tool("cp", "-a", f"{backup}/password", str(folder))
+    with mlflow(folder, port):
+        with pytest.raises(LclscError) as lost:
+            registry.connect(workspace).require_kept()
+        assert lost.value.code == "registry_lost"
+        for name in ("mlflow", "mlflow_accounts"):
+            tool("dropdb", *database, "--force", name)
+            tool("createdb", *database, name)
+            restore = ("--no-owner", "--exit-on-error", "--dbname", name, f"{backup}/{name}.dump")
+            tool("pg_restore", *database, *restore)
+        tool("cp", "-a", f"{backup}/artifacts", str(folder))
+    with mlflow(folder, port):
+        assert held(workspace) == before
+        registry.connect(workspace).set_alias("challenger", "2")  # which only the promoting clone may
+        promotions.register(workspace, 2)
+        assert [version.version for version in registry.connect(workspace).versions()][-1] == "3"
+
+
+def held(workspace: Workspace) -> dict[str, Any]:
+    """Versions with their packages' hashes, aliases and the promoter, as the server gives them."""
+    store = registry.connect(workspace)
+    shutil.rmtree(workspace.state / "packages", ignore_errors=True)  # what was fetched before
+    packages = {one.version: lineage.verify_package(store.download(one))["weights_sha256"] for one in store.versions()}
+    return {"packages": packages, "aliases": store.aliases(), "tags": store.marks()}
+
+
+def tool(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -16,10 +17,15 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.flows import load_flow_from_entrypoint
+from prefect.runner._flow_run_executor import FlowRunExecutor
+from prefect.runner._hook_runner import HookRunner
+from prefect.states import Crashed
+from receiver import Receiver
 
-from flows import flow_runner, flow_server
+from flows import flow_runner, flow_server, notices
 from pipelines import locks
 from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.workspace import Workspace
@@ -44,6 +50,9 @@ class Server:
     def read_flow_runs(self, flow_run_filter: object) -> list[Any]:
         return self.runs
 
+    def read_flow(self, flow: str) -> Any:
+        return SimpleNamespace(name=flow)
+
     def set_flow_run_state(self, run: str, state: Any, force: bool) -> None:
         if run == "stuck":
             raise RuntimeError("500")
@@ -57,26 +66,112 @@ class Server:
 
 def run(name: str, deployment: UUID = RETRAIN, state: StateType = StateType.RUNNING, tags: tuple[str, ...] = ()) -> Any:
     return SimpleNamespace(
-        id=name, name=name, deployment_id=deployment, state_type=state, tags=list(tags), parameters={"reason": name}
+        id=name,
+        name=name,
+        flow_id="retrain" if deployment == RETRAIN else "intake",
+        deployment_id=deployment,
+        state_type=state,
+        tags=list(tags),
+        parameters={"reason": name},
     )
 
 
 @pytest.mark.parametrize(
-    ("lost", "asked"),
+    ("lost", "asked", "told"),
     [
-        (run("night"), ["night"]),
-        (run("intake", INTAKE), []),
-        (run("cancelled by a person", state=StateType.CANCELLING), []),
-        (run("lost twice", tags=(flow_runner.GOES_ON,)), []),
+        (run("night"), ["night"], ["lclsc: retrain failed"]),
+        (run("intake", INTAKE), [], ["lclsc: intake failed"]),
+        (run("cancelled by a person", state=StateType.CANCELLING), [], []),
+        (run("lost twice", tags=(flow_runner.GOES_ON,)), [], ["lclsc: retrain failed"]),
     ],
     ids=lambda one: getattr(one, "name", ""),
 )
-def test_a_lost_run_is_ended_and_a_training_goes_on_with_its_own_parameters(lost: Any, asked: list[str]) -> None:
+def test_a_lost_run_is_ended_and_told_and_a_training_goes_on_with_its_own_parameters(
+    lost: Any, asked: list[str], told: list[str], tmp_path: Path, receiver: Receiver
+) -> None:
     server = Server([run("stuck", INTAKE), lost])
     with mock.patch("prefect.client.orchestration.get_client", return_value=server):
-        flow_runner._end_lost_runs({RETRAIN: "retrain", INTAKE: "intake"}, workspace_is_free=True)
+        flows = {RETRAIN: "retrain", INTAKE: "intake"}
+        flow_runner._end_lost_runs(Workspace(tmp_path), flows, workspace_is_free=True)
     assert server.ended == [lost.name]
     assert server.asked == [(RETRAIN, {"reason": name}, [flow_runner.GOES_ON]) for name in asked]
+    assert [got["title"] for got in receiver.got] == told
+
+
+class Ended:
+    """Prefect's server and a flow's process that ended like this, for Prefect's own executor."""
+
+    def __init__(self, code: int) -> None:
+        self.handle = SimpleNamespace(returncode=code)
+
+    async def start(self, _run: Any, task_status: Any) -> None:
+        task_status.started(self.handle)
+
+    async def propose_submitting(self, _run: Any) -> bool:
+        return True
+
+    async def propose_crashed(self, _run: Any, message: str) -> Any:
+        return Crashed(message=message)
+
+
+def end(name: str, code: int, workspace: Path) -> None:
+    """What Prefect's runner does about a run of this deployment whose process ended with ``code``."""
+    ran = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), parameters={"workspace": str(workspace)})
+    ended = Ended(code)
+
+    async def load(_run: Any) -> Any:
+        return load_flow_from_entrypoint(f"flows.{name}.{name}", use_placeholder_flow=False)
+
+    executor = FlowRunExecutor(
+        flow_run=ran,
+        starter=ended,
+        process_manager=mock.AsyncMock(),
+        state_proposer=ended,  # type: ignore[arg-type]
+        hook_runner=HookRunner(resolve_flow=load),
+        get_attempt_conclusion=lambda _: None,
+    )
+    asyncio.run(executor.submit(mock.Mock()))
+
+
+@pytest.mark.parametrize("name", ["intake", "retrain", "audit", "approve", "monitor"])
+def test_a_run_whose_process_was_killed_is_told_and_a_cancelled_one_is_not(
+    name: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    for code in (0, -signal.SIGTERM, -signal.SIGKILL):
+        end(name, code, tmp_path)
+    (got,) = receiver.got
+    assert got["title"] == f"lclsc: {name} failed"
+    assert got["message"] == (
+        f"{tmp_path.name}: Its process was killed (signal 9), perhaps out of memory. "
+        "Look at the log; the next run goes on from where it was."
+    )
+    assert got["type"] == "failure"
+
+
+def test_passes_that_are_killed_every_minute_are_told_once_a_day(tmp_path: Path, receiver: Receiver) -> None:
+    for name in ("intake", "intake", "retrain", "retrain"):
+        end(name, -signal.SIGSEGV, tmp_path)
+    assert [got["title"].split()[1] for got in receiver.got] == ["intake", "retrain", "retrain"]
+    assert "(signal 11)." in receiver.got[0]["message"]
+
+
+def test_a_process_that_could_not_begin_its_run_is_told_with_its_code(tmp_path: Path, receiver: Receiver) -> None:
+    end("audit", 1, tmp_path)
+    (got,) = receiver.got
+    assert "Its process ended without a verdict (code 1)." in got["message"]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "message"),
+    [(None, "Process exited with status code: -9"), (RETRAIN, "Execution was aborted by a termination signal.")],
+    ids=["a command", "a service that stops"],
+)
+def test_a_run_that_somebody_stopped_tells_nobody(
+    deployment: UUID | None, message: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    run = SimpleNamespace(deployment_id=deployment, parameters={"workspace": str(tmp_path)})
+    notices.of_crash(SimpleNamespace(name="retrain"), run, Crashed(message=message))
+    assert receiver.got == []
 
 
 def test_what_somebody_paused_stays_paused() -> None:

@@ -4,59 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.server
-import json
 import logging
 import os
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from receiver import Receiver
 
 from flows import notices
 from pipelines.errors import StageError
 from pipelines.workspace import Workspace
 
 REPORT: dict[str, Any] = {"version": "7", "aliases": [], "metrics": {"macro_f1": 0.91}}
-
-
-class Receiver(http.server.ThreadingHTTPServer):
-    """Keeps what is posted to it."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.got: list[dict[str, Any]] = []
-        self.status = 200
-
-    @property
-    def address(self) -> str:
-        return f"json://user:s3cret@127.0.0.1:{self.server_address[1]}/hook"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    server = Receiver()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("LCLSC_NOTIFY", server.address)
-    monkeypatch.delenv("LCLSC_NOTIFY_BLOCK", raising=False)
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.mark.parametrize(
