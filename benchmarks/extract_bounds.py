@@ -19,7 +19,7 @@ from pipelines import params as parameters
 from pipelines.files import sha256_bytes
 from pipelines.params import Params
 from pipelines.shards import ShardIndex
-from pipelines.video import decoder_identity
+from pipelines.video.clips import decoder_identity
 from pipelines.workspace import Workspace, template_file
 
 

@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from harness import Options, Report, at_least, at_most, cores, figure, read_options
-from pipelines import video
 from pipelines.intake.near_copy import Index
-from pipelines.video import fingerprint
+from pipelines.video import clips, fingerprint
 from pipelines.video.fingerprint import Blobs
 from planted_copies import FPS, KINDS, Source, blobs_of, copied, decoded, encoded, plan, sources
 
@@ -108,9 +107,9 @@ def _relation(one: Source, other: Source) -> str:
 
 def _report_real(report: Report) -> None:
     """Each real recording is asked for among each other one: both directions of every pair."""
-    clips = [(recording, blobs_of(list(video.read_frames(path)))) for recording, path in _real()]
+    recordings = [(recording, blobs_of(list(clips.read_frames(path)))) for recording, path in _real()]
     found, alarms = [], []
-    for (recording, blobs), (other, there) in permutations(clips, 2):
+    for (recording, blobs), (other, there) in permutations(recordings, 2):
         index = Index()
         index.add(other, fingerprint.thinned(there))
         (found if recording == other else alarms).append(bool(index.find(blobs)))
@@ -137,19 +136,19 @@ def _report_speed(report: Report, planted: list[Planted], options: Options) -> N
     """One question to a library of clips of one minute each, made of the phantoms' own blobs, shaken."""
     rng, index = np.random.default_rng(SEED), Index()
     pool = np.concatenate([one.blobs for one in planted])
-    clips = options.pick(LIBRARY, quick=100)
-    for number in range(clips):
+    library = options.pick(LIBRARY, quick=100)
+    for number in range(library):
         index.add(str(number), _shaken(pool, rng))
     started = time.perf_counter()
     index.find(planted[0].blobs)  # sorts the tables
-    report.claim(figure(f"opening the index of {clips} clips", time.perf_counter() - started, "s"))
+    report.claim(figure(f"opening the index of {library} clips", time.perf_counter() - started, "s"))
     seconds, alarms = [], 0
     for one in planted[: options.pick(15, quick=3)]:
         started = time.perf_counter()
         alarms += bool(index.find(one.blobs))
         seconds.append(time.perf_counter() - started)
-    report.claim(figure(f"a clip of 6 s against {clips} of one minute", statistics.median(seconds), "s"))
-    report.claim(figure(f"false alarms among these {clips}", 100 * alarms / len(seconds), "% of the clips asked"))
+    report.claim(figure(f"a clip of 6 s against {library} of one minute", statistics.median(seconds), "s"))
+    report.claim(figure(f"false alarms among these {library}", 100 * alarms / len(seconds), "% of the clips asked"))
 
 
 def _shaken(pool: Blobs, rng: np.random.Generator) -> Blobs:

@@ -205,7 +205,7 @@ def _start(workspace: Workspace) -> str:
         try:
             context = ray.init(
                 address="local",
-                num_cpus=_processors() + 1,  # training workers plus the controller's own tasks
+                num_cpus=_processors(),  # Ray Train's own actors ask for none
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",

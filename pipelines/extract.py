@@ -25,13 +25,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines import cluster, code_digest, manifest, shard_writer, stage, video
+from pipelines import cluster, code_digest, manifest, shard_writer, stage
 from pipelines.errors import StageError, VideoError
 from pipelines.files import digest, write_json, write_text
 from pipelines.manifest import Video
 from pipelines.params import ExtractParams, Params
 from pipelines.shards import ShardIndex
-from pipelines.video import geometry
+from pipelines.video import clips, geometry
 from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace
 
@@ -131,7 +131,7 @@ def _work(workspace: Workspace, params: ExtractParams, code: str) -> list[Work]:
         )
     recipe = cache(lambda decoder: recipe_of(params, code, decoder))
     return [
-        _item(workspace, row, files[row.video_id], params, recipe(video.decoder_identity(files[row.video_id])))
+        _item(workspace, row, files[row.video_id], params, recipe(clips.decoder_identity(files[row.video_id])))
         for row in rows
     ]
 

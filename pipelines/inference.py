@@ -19,7 +19,7 @@ import lclsc
 from pipelines.errors import WrongUseError
 from pipelines.files import read_json
 from pipelines.params import ExtractParams
-from pipelines.video import fov, prepared, quality
+from pipelines.video import fov, quality
 from pipelines.video.geometry import inside_mask
 from pipelines.video.isolation import Limits, run_isolated
 
@@ -125,6 +125,8 @@ def load_classifier(folder: Path) -> Classifier:
 
 def predict_video(classifier: Classifier, path: Path) -> VideoPrediction:
     """Classify every frame of a clip, prepared in a child with limits as extraction would have stored it."""
+    from pipelines.video import prepared  # here: it brings every decoder, which training and scoring do without
+
     side_px = classifier.extract.side_px
     with tempfile.TemporaryDirectory(prefix="lclsc-frames-") as folder:
         images = Path(folder) / "images"

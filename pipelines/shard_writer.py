@@ -14,10 +14,10 @@ import pyarrow.compute
 import tifffile
 from PIL import ImageFile  # noqa: F401
 
-from pipelines import schemas, video
+from pipelines import schemas
 from pipelines.errors import VideoError
 from pipelines.params import ExtractParams
-from pipelines.video import fov, geometry
+from pipelines.video import clips, fov, geometry
 from pipelines.video.prepared import Batch, Prepared, batched, prepare
 from pipelines.video.quality import Quality
 
@@ -49,7 +49,7 @@ def write(files: Files, params: dict[str, Any]) -> dict[str, Any]:
 
 def _require_bytes(path: Path, sha256: str) -> None:
     """A video's name is the hash of its bytes: what is decoded must be what was taken in."""
-    if video.content_id(path) != sha256:
+    if clips.content_id(path) != sha256:
         raise VideoError(
             "changed", f"{path.suffix} file: its bytes are not those taken in.", "Restore it with `dvc checkout`."
         )

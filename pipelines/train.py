@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines import checkpoint, cluster, frames, keys, mapped, progress, stage, workers
+from pipelines.channel import Channel
 from pipelines.errors import LclscError, OutsideSystemError, StageError
 from pipelines.files import digest, read_json, sha256_file, write_bytes, write_json
 from pipelines.params import Params
@@ -104,20 +105,6 @@ def _fitted(trainer: Any) -> Any:
         raise OutsideSystemError(
             "ray_train", f"Training failed: {error}", "Run `lclsc retrain` again; it resumes.", transient=True
         ) from error
-
-
-class Channel:
-    """Rank 0 puts its news here; the driver takes them. Lives in an actor of its own."""
-
-    def __init__(self) -> None:
-        self.news: list[tuple[int, int, str, dict[str, float]]] = []
-
-    def put(self, step: int, total: int, note: str, metrics: dict[str, float]) -> None:
-        self.news.append((step, total, note, metrics))
-
-    def take(self) -> list[tuple[int, int, str, dict[str, float]]]:
-        news, self.news = self.news, []
-        return news
 
 
 @contextmanager

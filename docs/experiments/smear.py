@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from pipelines import video
 from pipelines.synth.dataset import PRESETS
 from pipelines.synth.phantom import CLASSES, patient_name, phantom_video
 from pipelines.synth.probe import DIAGNOSTIC, SMEARED
-from pipelines.video import fov
+from pipelines.video import clips, fov
 
 SIDE_PX = 96
 RIM_PX = 9  # one rim for every width, so that all rows see the same pixels
@@ -40,10 +39,10 @@ def frames(source: Path) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bo
                 drawn = phantom_video(
                     seed=0, label=label, patient=patient, video=number, frames=preset.frames, size_px=preset.size_px
                 )
-                view = fov.of_frames(video.read_frames(path))
+                view = fov.of_frames(clips.read_frames(path))
                 box = np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1), bool)
                 core_SS = ndimage.binary_erosion(view.inside(SIDE_PX), box)
-                for fault, frame in zip(drawn.faults, video.read_frames(path), strict=True):
+                for fault, frame in zip(drawn.faults, clips.read_frames(path), strict=True):
                     yield fault, fov.resample(frame.luma_HW, view, SIDE_PX), core_SS
 
 

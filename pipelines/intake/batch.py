@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import identity, video
+from pipelines import identity
 from pipelines import params as parameters
 from pipelines.errors import VideoError
 from pipelines.files import TEMPORARY_PREFIX, digest, remove, sha256_bytes
@@ -19,6 +19,7 @@ from pipelines.intake.clip_checks import Panel
 from pipelines.intake.incoming import IncomingVideo, NamedAside, RowError
 from pipelines.intake.sources import LocalFolder, Source
 from pipelines.ledger import now
+from pipelines.video import clips
 from pipelines.workspace import Workspace, private_folder
 
 
@@ -150,7 +151,7 @@ def attempt_of(batch: Batch, described: Described, mask_sha256: str) -> str:
     """What decides whether the same bytes may fare otherwise this time: judges weigh whose they are, too."""
     caps = batch.params.intake.model_dump(exclude={"labels"})
     weighed = {"patient": described.patient_id, "label": described.label, "split": described.split}
-    return digest({"decoder": video.every_decoder(), "caps": caps, "mask": mask_sha256} | weighed)
+    return digest({"decoder": clips.every_decoder(), "caps": caps, "mask": mask_sha256} | weighed)
 
 
 def forget_mended(batch: Batch, named: set[str]) -> None:

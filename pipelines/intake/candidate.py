@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pipelines.video import Frame
+from pipelines.video.frame import Frame
 from pipelines.workspace import Workspace
 
 

@@ -14,11 +14,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import video
 from pipelines.errors import VideoError
 from pipelines.intake import near_copy_check, text_check
 from pipelines.intake.candidate import Candidate, Check, Look, Remark
 from pipelines.params import IntakeParams
+from pipelines.video import clips
 from pipelines.video.isolation import Limits, run_isolated
 from pipelines.workspace import Workspace
 
@@ -74,9 +74,9 @@ class Survey(NamedTuple):
     summaries: list[Any]  # of each check's look
 
 
-def _caps(params: IntakeParams, waived: str) -> video.Caps:
+def _caps(params: IntakeParams, waived: str) -> clips.Caps:
     """Of one clip; a cap that a person waived is none."""
-    caps = video.Caps(
+    caps = clips.Caps(
         pixels=params.max_pixels, frames=params.max_frames, minutes=params.max_minutes, bytes=params.max_bytes
     )
     name = waived.removeprefix("over_")
@@ -85,7 +85,7 @@ def _caps(params: IntakeParams, waived: str) -> video.Caps:
 
 def shape_of(path: Path, params: IntakeParams) -> tuple[int, int, int]:
     """(frames, height, width) of a clip that is in already: its caps were asked when it came."""
-    no_caps = asdict(video.Caps())
+    no_caps = asdict(clips.Caps())
     frames, height_px, width_px, _ = run_isolated(survey, path, [], no_caps, limits=limits_of(params))
     return frames, height_px, width_px
 
@@ -101,7 +101,7 @@ def survey(path: str, looks: Sequence[str], caps: dict[str, float]) -> tuple[int
     """Runs in the child: (frames, height, width, summaries), every frame shown to every look on the way."""
     watching: list[Look] = [_named(name)() for name in looks]
     frames, size_px = 0, (0, 0)
-    for frame in video.read_frames(Path(path), caps=video.Caps(**caps)):
+    for frame in clips.read_frames(Path(path), caps=clips.Caps(**caps)):
         frames, size_px = frames + 1, (int(frame.luma_HW.shape[0]), int(frame.luma_HW.shape[1]))
         for look in watching:
             look.see(frame)

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import manifest, video
+from pipelines import manifest
 from pipelines.errors import LclscError, VideoError
 from pipelines.files import write_bytes
 from pipelines.intake.candidate import Candidate, Remark
 from pipelines.intake.near_copy import Index, Match
-from pipelines.video import Frame, fingerprint
+from pipelines.video import clips, fingerprint
 from pipelines.video.fingerprint import Blobs, Fingerprinter
+from pipelines.video.frame import Frame
 from pipelines.video.isolation import ANSWER_BYTES, KIB, run_isolated
 from pipelines.workspace import Workspace, private_folder
 
@@ -192,7 +193,7 @@ def blobs_of(source: Path) -> Blobs:
 def fingerprint_of(path: str) -> str:
     """In a child: the packed blobs of a clip that is in already."""
     look = Look()
-    for frame in video.read_frames(Path(path)):
+    for frame in clips.read_frames(Path(path)):
         look.see(frame)
     return look.summary()
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipelines.intake.candidate import Candidate, Remark
-from pipelines.video import Frame
 from pipelines.video.burned_in_text import TextFinder
+from pipelines.video.frame import Frame
 from pipelines.workspace import Workspace
 
 

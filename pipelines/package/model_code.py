@@ -82,7 +82,7 @@ class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def _video(self, values: list[Any], about: dict[str, Any]) -> pd.DataFrame:
         from pipelines.inference import measured, predict_video
-        from pipelines.video import content_id
+        from pipelines.video.clips import content_id
         from pipelines.video.grain import grain
 
         if len(values) != 1:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import video
 from pipelines.params import ExtractParams
-from pipelines.video import fov, quality
+from pipelines.video import clips, fov, quality
 from pipelines.video.frame import Frame
 from pipelines.video.quality import Quality
 from pipelines.video.window import Window
@@ -49,7 +48,7 @@ class Prepared:
 
 def prepare(path: Path, params: ExtractParams, *, batch: int) -> Prepared:
     """Decode once: what decides the field of view stays in memory until it is stored, and one batch beside it."""
-    clip = video.open_clip(path, rule=video.Rule(low=params.window_low, high=params.window_high))
+    clip = clips.open_clip(path, rule=clips.Rule(low=params.window_low, high=params.window_high))
     frames = clip.frames()
     first = fov.look_at(frames)
     view = fov.of_frames(first)

@@ -21,15 +21,15 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines import names, video
+from pipelines import names
 from pipelines.errors import VideoError, WrongUseError
 from pipelines.intake import incoming
-from pipelines.video import mkt
+from pipelines.video import clips, mkt
 from pipelines.video.frame import RawFrame
 
 INPUTS = 100_000
 PATIENT = "Erika-Mustermann"
-CAPS = video.Caps(pixels=1e6, frames=1000, minutes=60, bytes=1e6)
+CAPS = clips.Caps(pixels=1e6, frames=1000, minutes=60, bytes=1e6)
 EDGES = (b"0", b"-1", b"999999", b"1e9", b"nan", b"", b"65536", b"4294967297", b"0.000001", b"0x10", "१२".encode())
 
 

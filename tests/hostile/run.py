@@ -25,11 +25,12 @@ from rich.table import Table
 
 from hostile import clips, corpus
 from hostile.corpus import Case
-from pipelines import initialise, intake, settings, video
+from pipelines import initialise, intake, settings
 from pipelines.files import sha256_file
 from pipelines.intake import quarantine
 from pipelines.intake.batch import IntakeReport
 from pipelines.locks import one_writer
+from pipelines.video.clips import read_frames
 from pipelines.workspace import Workspace
 
 COLUMNS = ("path", "patient_id", "label", "domain", "site", "split", "mask", "consent", "sha256")
@@ -187,7 +188,7 @@ def _same_frames(workspace: Workspace, video_id: str) -> bool:
     if shutil.which("ffmpeg") is None:
         return True
     path = workspace.video_files()[video_id]
-    ours = [frame.luma_HW for frame in video.read_frames(path)]
+    ours = [frame.luma_HW for frame in read_frames(path)]
     command = [
         "ffmpeg",
         "-v",

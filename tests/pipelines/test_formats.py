@@ -17,9 +17,8 @@ from clip_files import DICOM_IN_PYDICOM, dicom_data, ffprobe_times, filmed, pict
 from numpy.typing import NDArray
 from pydicom.pixels.utils import iter_pixels
 
-from pipelines import video
 from pipelines.errors import VideoError
-from pipelines.video import dicom, tiff
+from pipelines.video import clips, dicom, tiff
 from pipelines.video.caps import NO_CAPS, Caps
 
 EMRI = [f"emri_small{kind}.dcm" for kind in ("", "_big_endian", "_RLE", "_jpeg_ls_lossless", "_jpeg_2k_lossless")]
@@ -29,17 +28,17 @@ MPEG_2, H264, HEVC = (f"1.2.840.10008.1.2.4.{last}" for last in (100, 102, 107))
 
 def raw(path: Path) -> NDArray[Any]:
     """Levels as the reader gives them, (F, H, W), before any window."""
-    reader = video.FORMATS[video.sniff(path)]
+    reader = clips.FORMATS[clips.sniff(path)]
     return np.stack([frame.levels_HW for frame in reader.read(path, NO_CAPS)])
 
 
 def times(path: Path) -> list[float]:
-    return [frame.pts_seconds for frame in video.read_frames(path)]
+    return [frame.pts_seconds for frame in clips.read_frames(path)]
 
 
 def code_of(path: Path, caps: Caps = NO_CAPS) -> str:
     with pytest.raises(VideoError) as caught:
-        list(video.read_frames(path, caps=caps))
+        list(clips.read_frames(path, caps=caps))
     assert "mith" not in str(caught.value).lower(), "an error must not quote a file's header"
     return caught.value.code
 
@@ -138,7 +137,7 @@ def test_real_ultrasound_gives_the_luma_and_times_of_pydicom(path: Path, frames:
 def test_every_real_dicom_file_is_read_as_pydicom_reads_it_or_refused() -> None:
     read, refused = 0, set()
     for path in sorted(DICOM_IN_PYDICOM.glob("*.dcm")):
-        if video.sniff(path) != "dicom":
+        if clips.sniff(path) != "dicom":
             continue
         try:
             ours = next(dicom.read(path, NO_CAPS)).levels_HW
@@ -247,7 +246,7 @@ def test_a_real_recording_of_16_bits_gives_the_levels_of_tifffile(tmp_path: Path
     assert reference.dtype == np.uint16
     assert np.array_equal(raw(path), reference)
     assert times(path) == list(range(20))
-    clip = video.open_clip(path)
+    clip = clips.open_clip(path)
     assert clip.window is not None
     assert (clip.window.low, clip.window.high) == pytest.approx(np.percentile(reference, [0.5, 99.5]), rel=0.2)
 
@@ -347,10 +346,10 @@ def test_a_folder_is_its_frames_in_order_with_their_rate(tmp_path: Path) -> None
     for index in range(3):
         shutil.copy(first / f"frame {index + 1}.png", renamed / f"{index:06d}.png")
     (renamed / "rate.txt").write_text("8.0")
-    assert video.content_id(renamed) == video.content_id(first)
+    assert clips.content_id(renamed) == clips.content_id(first)
     slower = clip_files.frame_folder(tmp_path / "slower", pictures(3), ".png", rate="4")
     backwards = clip_files.frame_folder(tmp_path / "backwards", pictures(3)[::-1], ".png")
-    assert len({video.content_id(clip) for clip in (first, slower, backwards)}) == 3
+    assert len({clips.content_id(clip) for clip in (first, slower, backwards)}) == 3
 
 
 @pytest.mark.parametrize("rate", ["", "0", "-8", "fast", "nan", "1e400", "8\n9"])
@@ -374,7 +373,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
 def test_mkt_gives_its_levels_and_times(tmp_path: Path, options: dict[str, Any]) -> None:
     levels_FHW = pictures(kind=np.int16) * np.int16(30) - np.int16(400)
     clip = clip_files.mkt(tmp_path / "clip.mkt", levels_FHW, **options)
-    assert video.sniff(clip) == "mkt"
+    assert clips.sniff(clip) == "mkt"
     assert np.array_equal(raw(clip), levels_FHW)
     assert times(clip) == pytest.approx([index / 9 for index in range(6)])
 
@@ -400,7 +399,7 @@ def test_mkt_that_lost_bytes_among_its_frames_is_damaged(tmp_path: Path, lost: i
     clip = clip_files.mkt(tmp_path / "clip.mkt", levels_FHW)
     whole = clip.read_bytes()
     clip.write_bytes(whole[:9000] + whole[9000 + lost :])
-    assert video.sniff(clip) == "mkt"
+    assert clips.sniff(clip) == "mkt"
     assert code_of(clip) == "damaged"
 
 
@@ -420,7 +419,7 @@ def test_broken_mkt_ends_in_an_error_of_ours(tmp_path: Path) -> None:
             broken[place] = chance.integers(256)
         (tmp_path / "clip.mkt").write_bytes(broken[: chance.integers(len(broken))] if chance.random() < 0.5 else broken)
         with contextlib.suppress(VideoError):
-            for _ in video.FORMATS["mkt"].read(tmp_path / "clip.mkt", NO_CAPS):
+            for _ in clips.FORMATS["mkt"].read(tmp_path / "clip.mkt", NO_CAPS):
                 pass
 
 
@@ -440,8 +439,8 @@ def one_of_each(folder: Path) -> dict[str, Path]:
 
 def test_the_reader_is_chosen_by_content(tmp_path: Path) -> None:
     for name, path in one_of_each(tmp_path).items():
-        assert video.sniff(path) == name
-        assert len(list(video.read_frames(path))) == 6
+        assert clips.sniff(path) == name
+        assert len(list(clips.read_frames(path))) == 6
 
 
 def test_caps_hold_for_every_format(tmp_path: Path) -> None:
@@ -451,11 +450,11 @@ def test_caps_hold_for_every_format(tmp_path: Path) -> None:
         assert code_of(path, Caps(bytes=99)) == "over_bytes", name
         assert code_of(path, Caps(minutes=0.001)) == "over_minutes", name
         size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
-        assert len(list(video.read_frames(path, caps=Caps(pixels=48 * 64, frames=6, bytes=size, minutes=1)))) == 6
+        assert len(list(clips.read_frames(path, caps=Caps(pixels=48 * 64, frames=6, bytes=size, minutes=1)))) == 6
 
 
 def test_another_decoder_of_one_format_is_none_of_another(tmp_path: Path) -> None:
-    identity = {name: video.decoder_identity(path) for name, path in one_of_each(tmp_path).items()}
+    identity = {name: clips.decoder_identity(path) for name, path in one_of_each(tmp_path).items()}
     assert "pydicom" in identity["dicom"]
     assert "pydicom" not in identity["ffmpeg"] + identity["tiff"] + identity["mkt"]
     assert "libavcodec" not in identity["tiff"] + identity["frame_folder"]

@@ -28,7 +28,7 @@ from pipelines.intake.book import Book
 from pipelines.intake.candidate import Candidate, Remark
 from pipelines.locks import one_writer
 from pipelines.synth.dataset import PRESETS, write_dataset
-from pipelines.video import Frame
+from pipelines.video.frame import Frame
 from pipelines.video.isolation import Limits
 from pipelines.workspace import Workspace
 

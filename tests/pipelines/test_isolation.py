@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipelines import video
 from pipelines.errors import LclscError, OutsideSystemError, VideoError
+from pipelines.video import clips
 from pipelines.video.isolation import Limits, run_isolated
 
 
@@ -138,5 +138,5 @@ def test_the_decoders_load_no_training_framework() -> None:
 
 
 def heavy_modules() -> list[str]:
-    assert video.FORMATS  # imported above, with every decoder
+    assert clips.FORMATS  # imported above, with every decoder
     return sorted({"torch", "ray", "mlflow", "prefect", "dvc"} & set(sys.modules))

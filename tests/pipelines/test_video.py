@@ -12,8 +12,8 @@ from av.video.reformatter import ColorRange
 from clip_files import ffprobe_times
 from numpy.typing import NDArray
 
-from pipelines import video
 from pipelines.errors import VideoError
+from pipelines.video import clips
 
 RATE_HZ = 8
 
@@ -48,7 +48,7 @@ def noise(frames: int = 20, side_px: int = 64) -> NDArray[np.uint8]:
 
 def code_of(path: Path) -> str:
     with pytest.raises(VideoError) as caught:
-        list(video.read_frames(path))
+        list(clips.read_frames(path))
     assert path.name not in str(caught.value), "an error must not repeat a file's name"
     assert str(path.parent) not in str(caught.value)
     return caught.value.code
@@ -57,7 +57,7 @@ def code_of(path: Path) -> str:
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
 def test_frames_and_times_are_those_of_ffprobe(tmp_path: Path, name: str) -> None:
     clip = write_clip(tmp_path / name, noise(), codec="libx264")
-    frames = list(video.read_frames(clip))
+    frames = list(clips.read_frames(clip))
     assert [frame.index for frame in frames] == list(range(20))
     assert [frame.pts_seconds for frame in frames] == pytest.approx(ffprobe_times(clip), abs=1e-6)
 
@@ -80,7 +80,7 @@ def test_frames_that_an_edit_list_hides_are_not_missed(tmp_path: Path, name: str
     cut = cut_without_encoding(tmp_path / name, whole, start=6)
     with av.open(str(cut)) as container:
         assert container.streams.video[0].frames == 20
-    frames, uncut = list(video.read_frames(cut)), list(video.read_frames(whole))
+    frames, uncut = list(clips.read_frames(cut)), list(clips.read_frames(whole))
     assert [frame.pts_seconds for frame in frames] == pytest.approx(ffprobe_times(cut), abs=1e-6)
     assert len(frames) == 14
     assert all(np.array_equal(ours.luma_HW, theirs.luma_HW) for ours, theirs in zip(frames, uncut[6:], strict=True))
@@ -102,7 +102,7 @@ def test_hidden_frames_do_not_make_up_for_lost_ones(tmp_path: Path) -> None:
 
 def test_times_start_where_the_stream_starts(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mkv", noise(4))
-    assert [frame.pts_seconds for frame in video.read_frames(clip)] == [0.375, 0.5, 0.625, 0.75]
+    assert [frame.pts_seconds for frame in clips.read_frames(clip)] == [0.375, 0.5, 0.625, 0.75]
 
 
 @pytest.mark.parametrize("color_range", [ColorRange.MPEG, ColorRange.UNSPECIFIED])
@@ -110,18 +110,18 @@ def test_limited_range_is_spread_exactly(tmp_path: Path, color_range: ColorRange
     codes = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     clip = write_clip(tmp_path / "clip.mkv", codes, color_range=color_range)
     expected = [min(255, max(0, round(Fraction((code - 16) * 255, 219)))) for code in range(256)]
-    assert next(video.read_frames(clip)).luma_HW.ravel().tolist() == expected
+    assert next(clips.read_frames(clip)).luma_HW.ravel().tolist() == expected
 
 
 def test_full_range_is_left_alone(tmp_path: Path) -> None:
     codes = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     clip = write_clip(tmp_path / "clip.mkv", codes, color_range=ColorRange.JPEG)
-    assert next(video.read_frames(clip)).luma_HW.ravel().tolist() == list(range(256))
+    assert next(clips.read_frames(clip)).luma_HW.ravel().tolist() == list(range(256))
 
 
 def test_padding_at_the_end_of_lines_is_no_picture(tmp_path: Path) -> None:
     codes = noise(1, 64)[:, :, :50]
-    luma_HW = next(video.read_frames(write_clip(tmp_path / "clip.mkv", codes, color_range=ColorRange.JPEG))).luma_HW
+    luma_HW = next(clips.read_frames(write_clip(tmp_path / "clip.mkv", codes, color_range=ColorRange.JPEG))).luma_HW
     assert np.array_equal(luma_HW, codes[0])
 
 
@@ -130,10 +130,10 @@ def test_a_raw_recording_that_does_not_say_its_rate_is_not_guessed_at(tmp_path: 
     frame = b"FRAME\n" + bytes(16 * 16)
     (tmp_path / "clip.y4m").write_bytes(b"YUV4MPEG2 W16 H16" + rate + b" Ip A1:1 Cmono\n" + 2 * frame)
     if taken:
-        assert [frame.pts_seconds for frame in video.read_frames(tmp_path / "clip.y4m")] == [0, pytest.approx(1 / 12)]
+        assert [frame.pts_seconds for frame in clips.read_frames(tmp_path / "clip.y4m")] == [0, pytest.approx(1 / 12)]
         return
     with pytest.raises(VideoError) as raised:
-        list(video.read_frames(tmp_path / "clip.y4m"))
+        list(clips.read_frames(tmp_path / "clip.y4m"))
     assert raised.value.code == "impossible_rate"
 
 
@@ -145,12 +145,12 @@ def test_grey_stored_as_rgb_keeps_its_levels(tmp_path: Path) -> None:
         frame = av.VideoFrame.from_ndarray(np.repeat(levels_HW[..., None], 3, axis=2), format="rgb24")
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert np.array_equal(next(video.read_frames(tmp_path / "clip.mkv")).luma_HW, levels_HW)
+    assert np.array_equal(next(clips.read_frames(tmp_path / "clip.mkv")).luma_HW, levels_HW)
 
 
 def test_reading_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", noise(), codec="libx264")
-    first, second = ([frame.luma_HW.tobytes() for frame in video.read_frames(clip)] for _ in range(2))
+    first, second = ([frame.luma_HW.tobytes() for frame in clips.read_frames(clip)] for _ in range(2))
     assert first == second
 
 

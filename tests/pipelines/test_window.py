@@ -13,8 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipelines import params as parameters
-from pipelines import video
-from pipelines.video import window
+from pipelines.video import clips, window
 from pipelines.video.frame import RawFrame
 from pipelines.video.isolation import run_isolated
 from pipelines.video.prepared import prepare, spool
@@ -46,7 +45,7 @@ def test_levels_are_spread_linearly_and_rounded_to_nearest(kind: Any, low: int, 
 
 @pytest.mark.parametrize("outside", [-400, 0, 300])
 def test_the_window_is_taken_inside_the_field_of_view(tmp_path: Path, outside: int) -> None:
-    clip = video.open_clip(clip_files.mkt(tmp_path / "clip.mkt", measured(outside=outside)))
+    clip = clips.open_clip(clip_files.mkt(tmp_path / "clip.mkt", measured(outside=outside)))
     assert clip.window is not None
     inside = measured()[:, disc()]
     low, high = np.percentile(inside, [0.5, 99.5])
@@ -56,7 +55,7 @@ def test_the_window_is_taken_inside_the_field_of_view(tmp_path: Path, outside: i
 
 def test_the_rule_decides_the_window(tmp_path: Path) -> None:
     path = clip_files.mkt(tmp_path / "clip.mkt", measured())
-    narrow = video.open_clip(path, rule=Rule(low=25, high=75)).window
+    narrow = clips.open_clip(path, rule=Rule(low=25, high=75)).window
     assert narrow is not None
     assert 2150 < narrow.low < 2350
     assert 4650 < narrow.high < 4850
@@ -65,7 +64,7 @@ def test_the_rule_decides_the_window(tmp_path: Path) -> None:
 def test_pictures_to_look_at_are_left_alone(tmp_path: Path) -> None:
     pictures = clip_files.pictures()
     tifffile.imwrite(tmp_path / "clip.tif", pictures)
-    clip = video.open_clip(tmp_path / "clip.tif")
+    clip = clips.open_clip(tmp_path / "clip.tif")
     assert clip.window is None
     assert all(np.array_equal(frame.luma_HW, picture) for frame, picture in zip(clip.frames(), pictures, strict=True))
 
@@ -80,9 +79,9 @@ def test_one_recording_in_three_formats_gives_one_window_and_the_same_grey_level
         clip_files.mkt(tmp_path / "clip.mkt", levels_FHW),
         clip_files.dicom(tmp_path / "clip.dcm", native, frames=8, size_px=(SIDE_PX, SIDE_PX), **tags),
     ]
-    clips = [video.open_clip(path) for path in paths]
-    assert len({clip.window for clip in clips}) == 1
-    assert len({b"".join(frame.luma_HW.tobytes() for frame in clip.frames()) for clip in clips}) == 1
+    opened = [clips.open_clip(path) for path in paths]
+    assert len({clip.window for clip in opened}) == 1
+    assert len({b"".join(frame.luma_HW.tobytes() for frame in clip.frames()) for clip in opened}) == 1
 
 
 @pytest.mark.parametrize("frames", [1, 31, 32, 33, 64, 65, 500])
@@ -96,7 +95,7 @@ def test_the_sample_is_bounded_and_spread_over_the_whole_clip(frames: int) -> No
 
 
 def test_real_measurements_use_the_whole_range(tmp_path: Path) -> None:
-    clip = video.open_clip(clip_files.dicom_data("emri_small.dcm"))
+    clip = clips.open_clip(clip_files.dicom_data("emri_small.dcm"))
     grey = np.stack([frame.luma_HW for frame in clip.frames()])
     assert clip.window is not None
     assert grey.min() == 0
