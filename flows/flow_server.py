@@ -61,13 +61,12 @@ def is_lost() -> bool:
     """Whether a flow ran in this process, by a server that is no longer there."""
     if "prefect.flow_engine" not in sys.modules:
         return False
-    from prefect.server.api.server import SubprocessASGIServer
-
-    own = SubprocessASGIServer().server_process  # what Prefect started for this process
-    if own is not None:
-        return own.poll() is not None
+    if started := sys.modules.get("prefect.server.api.server"):  # Prefect may have started one for this process
+        own = started.SubprocessASGIServer().server_process
+        if own is not None:
+            return bool(own.poll() is not None)
     address = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
-    if not address.hostname:
+    if not address.hostname or address.scheme in urllib.request.getproxies():
         return False
     try:
         port = address.port or {"https": 443}.get(address.scheme, 80)

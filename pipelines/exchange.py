@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipelines import versioning
+from pipelines import object_stores, versioning
 from pipelines.errors import OutsideSystemError
 from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace
@@ -19,6 +19,8 @@ from pipelines.workspace import Workspace
 INPUTS = ("videos.dvc", "masks.dvc")
 PUSHES = 3
 """How often a push is tried while others keep pushing."""
+OTHERS_AT_IT = "cannot lock ref"
+"""What a host says while it takes another push."""
 
 
 def take_over(workspace: Workspace) -> None:
@@ -27,9 +29,10 @@ def take_over(workspace: Workspace) -> None:
     due = _due(workspace)
     if due & {*INPUTS}:
         versioning.dvc(workspace, "pull", *INPUTS)  # never by force: hand edits are somebody's work
+        _keep_note(workspace, due - {*INPUTS})
     if workspace.dvc_lock.name in due:
-        versioning.dvc(workspace, "pull", "--force", *versioning.stages(workspace))  # outputs can be made again
-    _note(workspace).unlink(missing_ok=True)
+        _pull_outputs(workspace)
+    _keep_note(workspace, set())
 
 
 def take_over_if_there(workspace: Workspace) -> None:
@@ -67,6 +70,8 @@ def push(workspace: Workspace) -> None:
                 raise
             theirs = _fetched(workspace, remote)
             if theirs is None or versioning.is_ancestor(workspace, theirs, tip):
+                if OTHERS_AT_IT in error.cause:
+                    continue
                 raise  # for another reason
             tip = _both(workspace, remote, mine, theirs)
             if tip == theirs:
@@ -91,16 +96,33 @@ def _forward(workspace: Workspace) -> None:
     theirs = None if remote is None else _fetched(workspace, remote)
     if remote is None or theirs is None:
         return
-    mine = versioning.head(workspace)
-    tip = _both(workspace, remote, mine, theirs)
     with versioning.writing(workspace):
+        mine = versioning.head(workspace)
+        tip = _both(workspace, remote, mine, theirs)
         news = versioning.git(workspace, "diff", "--name-only", "-z", mine, tip).split("\0")[:-1]
-        if news and (in_the_way := versioning.changed_files(workspace, news)):
-            raise _diverged(workspace, remote, in_the_way)
-        if moved := _noted(workspace) | ({*INPUTS, workspace.dvc_lock.name} & {*news}):
-            write_json(_note(workspace), sorted(moved))
-        if tip != mine:
-            versioning.git(workspace, "merge", "--ff-only", "--quiet", tip)
+        _clear_the_way(workspace, remote, tip, news)
+        noted = _noted(workspace)
+        _keep_note(workspace, noted | ({*INPUTS, workspace.dvc_lock.name} & {*news}))
+        try:
+            if tip != mine:
+                versioning.git(workspace, "merge", "--ff-only", "--no-overwrite-ignore", "--quiet", tip)
+        except OutsideSystemError:
+            _keep_note(workspace, noted)
+            raise
+
+
+def _clear_the_way(workspace: Workspace, remote: str, tip: str, news: list[str]) -> None:
+    """No edit is overwritten. What a killed merge had written already is none."""
+    changed = versioning.changed_files(workspace, news) if news else []
+    in_the_way = [name for name in changed if _bytes(workspace.root / name) != versioning.file_at(workspace, tip, name)]
+    if in_the_way:
+        raise _diverged(workspace, remote, in_the_way)
+    if changed:
+        versioning.git(workspace, "--literal-pathspecs", "add", "--all", "--force", "--", *changed)
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _both(workspace: Workspace, remote: str, mine: str, theirs: str) -> str:
@@ -109,7 +131,13 @@ def _both(workspace: Workspace, remote: str, mine: str, theirs: str) -> str:
         return mine
     if versioning.is_ancestor(workspace, mine, theirs):
         return theirs
-    base = versioning.git(workspace, "merge-base", mine, theirs)
+    base = versioning.common_commit(workspace, mine, theirs)
+    if base is None:
+        raise OutsideSystemError(
+            "history_diverged",
+            f"This workspace and {remote} have no commit in common.",
+            f"Look at `git remote get-url {remote}`: it should be the host of this workspace.",
+        )
     with tempfile.TemporaryDirectory(prefix="lclsc-join-") as folder:
         index = Path(folder) / "index"
         versioning.git(workspace, "read-tree", "-i", "-m", "--aggressive", base, mine, theirs, index=index)
@@ -143,6 +171,33 @@ def _upstream(workspace: Workspace, remote: str) -> str | None:
 def _note(workspace: Workspace) -> Path:
     """Which of DVC's files HEAD moved with, until their bytes are here: killed in between, nothing else would tell."""
     return workspace.state / "take_over.json"
+
+
+def _pull_outputs(workspace: Workspace) -> None:
+    """They can be made again, which a remote that lost some, or has forgotten a patient, does not stop."""
+    try:
+        versioning.dvc(workspace, "pull", "--force", *versioning.stages(workspace))
+    except OutsideSystemError:
+        store = object_stores.remote(workspace, versioning.default_remote(workspace))
+        if store.absent:
+            raise
+        store.require()
+        if not _lacks_some(workspace):
+            raise
+
+
+def _lacks_some(workspace: Workspace) -> bool:
+    try:
+        return bool(versioning.missing_objects(workspace))
+    except FileNotFoundError:  # a folder's listing that could not be fetched
+        return True
+
+
+def _keep_note(workspace: Workspace, names: set[str]) -> None:
+    if names:
+        write_json(_note(workspace), sorted(names))
+    else:
+        _note(workspace).unlink(missing_ok=True)
 
 
 def _noted(workspace: Workspace) -> set[str]:

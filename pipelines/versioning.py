@@ -93,6 +93,12 @@ def is_ancestor(workspace: Workspace, older: str, newer: str) -> bool:
     return _git_done(workspace, "merge-base", "--is-ancestor", older, newer).returncode == 0
 
 
+def common_commit(workspace: Workspace, one: str, other: str) -> str | None:
+    """The last commit that both go on from; None where there is none."""
+    found = _git_bytes(workspace, "merge-base", one, other)
+    return found.decode().strip() if found else None
+
+
 def is_held(workspace: Workspace, commit: str) -> bool:
     """Is the commit in the history of HEAD, a branch or a tag? What is in none is dropped by git some day."""
     return is_ancestor(workspace, commit, "HEAD") or bool(
@@ -128,7 +134,8 @@ def damaged_git_objects(workspace: Workspace) -> list[str]:
 
 def changed_files(workspace: Workspace, paths: Iterable[str]) -> list[str]:
     """Which of these files differ from the last commit, or are gone; asked without writing git's index."""
-    found = (_git_bytes(workspace, "status", "--porcelain", "-z", "--", *paths) or b"").decode().split("\0")
+    answer = _git_bytes(workspace, "--literal-pathspecs", "status", "--porcelain", "-z", "--", *paths)
+    found = os.fsdecode(answer or b"").split("\0")
     return sorted(entry[3:] for entry in found if entry)
 
 
@@ -166,7 +173,7 @@ def branch(workspace: Workspace) -> str:
 
 
 def git_remote(workspace: Workspace) -> str | None:
-    """The remote that the branch follows, ``origin`` where it follows none, None where there is no remote."""
+    """``origin``, or the first of others; None where there is no remote."""
     remotes = git(workspace, "remote").split()
     return "origin" if "origin" in remotes else next(iter(remotes), None)
 
@@ -529,7 +536,7 @@ def _git_done(workspace: Workspace, *arguments: str) -> subprocess.CompletedProc
 @contextlib.contextmanager
 def _child(command: list[str], **how: Any) -> Iterator[subprocess.Popen[str]]:
     """A process that ends with us: stopped, or out of time, leaving would wait for it to end by itself."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="surrogateescape", **how) as process:
         try:
             yield process
         except BaseException:
@@ -548,7 +555,7 @@ def _end_tree(pid: int) -> None:
 
 def _run(command: list[str], folder: Path, system: str, extra: Mapping[str, str] | None = None) -> str:
     talks = not TALKING.isdisjoint(command)
-    environment = _environment() | {"LC_ALL": "C.UTF-8"} | dict(extra or {})
+    environment = _environment() | {"LC_ALL": "C.UTF-8", "LANGUAGE": ""} | dict(extra or {})
     how = {"cwd": folder, "env": environment, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     try:
         with _child(command, **how) as process:

@@ -26,6 +26,7 @@ MERGED = "tests/pipelines/test_exchange.py::test_what_a_person_merged_is_taken"
 FORKED = (
     "tests/pipelines/test_staging.py::test_of_two_clones_that_could_not_see_each_other_one_takes_its_batch_in_again"
 )
+BESIDE = "tests/pipelines/test_staging.py::test_an_intake_elsewhere_beside_a_line_of_the_promoters_ledger_is_settled"
 TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_postgresql"
 REGISTRY = (
     "tests/e2e/test_team.py::test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server"
@@ -98,6 +99,8 @@ PAGES = {
         "git fetch origin": MERGED,
         "git merge origin/main": MERGED,
         "git push origin HEAD:main": MERGED,
+        'git commit --all --message "Own lines of the ledger"': BESIDE,
+        "git merge --strategy ours origin/main": BESIDE,
         "cd other": "",
         "git branch before-the-merge": FORKED,
         "git reset --hard origin/main": FORKED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -190,3 +191,55 @@ def test_bytes_that_a_killed_take_over_did_not_fetch_are_fetched_by_the_next(
     shutil.move(away, tmp_path / "remotes")
     exchange.take_over_if_there(other)
     assert (other.videos / "v.mp4").read_bytes() == b"one"
+
+
+def test_a_merge_that_was_killed_half_way_is_finished(workspace: Workspace, other: Workspace) -> None:
+    """git writes files and index before HEAD: they look like edits, and are what is to come."""
+    commit(other, "params.yaml", "# theirs\n")
+    (other.root / "notes.txt").write_text("new\n")
+    commit(other, "notes.txt", "")
+    exchange.push(other)
+    versioning.git(workspace, "fetch", "origin")
+    versioning.git(workspace, "update-index", "--refresh")  # a copied workspace
+    versioning.git(workspace, "read-tree", "-m", "-u", "HEAD", "origin/main")
+    exchange.take_over(workspace)
+    assert versioning.head(workspace) == versioning.head(other)
+    assert versioning.git(workspace, "status", "--porcelain") == ""
+
+
+def test_histories_that_share_nothing_are_told(workspace: Workspace, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger"
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", str(stranger)], check=True)
+    commit(Workspace(stranger), "README", "another project\n")
+    versioning.git(workspace, "remote", "add", "origin", str(stranger))
+    with pytest.raises(OutsideSystemError, match="no commit in common"):
+        exchange.take_over(workspace)
+
+
+def test_outputs_that_a_remote_no_longer_holds_are_made_again(with_remotes: Workspace, tmp_path: Path) -> None:
+    """After a patient was forgotten, dvc.lock names their shards until the next training."""
+    workspace = with_remotes
+    for path in (workspace.frames, workspace.root / "models"):
+        path.mkdir(parents=True)
+        (path / "one").write_bytes(b"an output")
+    outputs = {"stages": {"extract": {"cmd": "true", "outs": ["data/frames", "models"]}}}
+    workspace.dvc_yaml.write_text(json.dumps(outputs))
+    versioning.push_inputs(workspace)
+    versioning.commit(workspace, ["dvc.yaml"], "A stage")
+    other = shared(workspace, tmp_path)
+    versioning.dvc(workspace, "commit", "--force", "extract")
+    versioning.push_objects(workspace)
+    versioning.commit(workspace, ["dvc.lock"], "Built")
+    exchange.push(workspace)
+
+    storage = tmp_path / "remotes" / "storage"
+    away = storage.rename(tmp_path / "away")
+    with pytest.raises(OutsideSystemError):
+        exchange.take_over(other)
+    exchange.take_over_if_there(other)  # an intake needs none of it
+    away.rename(storage)
+    for path in (storage / "files" / "md5").glob("??/*"):
+        if not path.name.endswith(".dir"):
+            path.unlink()
+    exchange.take_over(other)
+    assert versioning.head(other) == versioning.head(workspace)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import exchange, hand_edits, intake, manifest, mask_stack, staging, versioning
+from pipelines import exchange, hand_edits, intake, ledger, manifest, mask_stack, staging, versioning
 from pipelines.errors import OutsideSystemError, WrongUseError
 from pipelines.evidence import forget
 from pipelines.locks import one_writer
@@ -183,9 +183,40 @@ def test_of_two_clones_that_could_not_see_each_other_one_takes_its_batch_in_agai
     with pytest.raises(OutsideSystemError, match=r"ledger\.jsonl") as told:
         take(clone, batch)
     assert told.value.code == "history_diverged"
-    versioning.git(clone, "branch", "before-the-merge")
-    versioning.git(clone, "reset", "--hard", "origin/main")
-    versioning.dvc(clone, "pull", "videos.dvc", "masks.dvc", "--force")
+    start_again(clone)
     take(clone, batch)
     assert len(manifest.read_videos(clone.manifest)) == len(list(clone.videos.iterdir())) == 2
     assert exchange.is_pushed(clone)
+
+
+def start_again(clone: Workspace) -> None:
+    """From what the promoting clone pushed."""
+    versioning.git(clone, "branch", "before-the-merge")
+    versioning.git(clone, "fetch", "origin")
+    versioning.git(clone, "reset", "--hard", "origin/main")
+    versioning.dvc(clone, "pull", "videos.dvc", "masks.dvc", "--force")
+
+
+def test_an_intake_elsewhere_beside_a_line_of_the_promoters_ledger_is_settled(
+    workspace: Workspace, clone: Workspace, batch: Path, other: Path
+) -> None:
+    """An approval, an audit, or a training that ends: as docs/recovery.md has it."""
+    (other / "manifest.csv").write_text(f"{HEADER}b.mp4,Berta,glioma,\n")
+    take(workspace, other)
+    take(clone, batch)
+    ledger.append(workspace, actor="audit", event="audited", subject="champion", data={})
+    with one_writer(workspace), pytest.raises(OutsideSystemError, match=r"ledger\.jsonl"):
+        exchange.take_over(workspace)
+    own = versioning.head(workspace)
+    versioning.git(workspace, "fetch", "origin")
+    versioning.git(workspace, "commit", "--all", "--message", "Own lines of the ledger")
+    versioning.git(workspace, "merge", "--strategy", "ours", "origin/main")
+    versioning.git(workspace, "push", "origin", "HEAD:main")
+    start_again(clone)
+    assert ledger.verify(clone.ledger) == []
+    take(clone, batch)
+    with one_writer(workspace):
+        exchange.take_over(workspace)
+    assert len(manifest.read_videos(workspace.manifest)) == len(list(workspace.videos.iterdir())) == 2
+    assert ledger.verify(workspace.ledger) == []
+    assert versioning.is_ancestor(workspace, own, "HEAD")
