@@ -80,7 +80,7 @@ def _making() -> dict[str, Callable[[Path, Line], None]]:
     return {
         "empty": _empty,
         "one": _first_version,
-        "in": lambda folder, line: line.json("intake", str(folder / "more")),
+        "in": _taken_in,
         "extract": lambda _, line: _by_step(line, "extract"),
         "train": lambda _, line: line.tool("dvc", "repro", "--quiet", "--single-item", "train", extra=_site(line)),
         "evaluate": lambda _, line: _by_step(line, "evaluate"),
@@ -105,6 +105,27 @@ def with_origin(line: Line) -> None:
 def _first_version(folder: Path, line: Line) -> None:
     line.json("intake", str(folder / "first"))
     assert line.json("retrain")["aliases"] == ["champion"]
+    _others_push(line, "to-be-taken-over.md")
+
+
+def _taken_in(folder: Path, line: Line) -> None:
+    """While the git host was away; when it came back, others pushed first."""
+    host = line.root.parent / "origin.git"
+    away = host.rename(host.with_name("away"))
+    line.json("intake", str(folder / "more"))
+    away.rename(host)
+    _others_push(line, "to-be-joined.md")
+
+
+def _others_push(line: Line, name: str) -> None:
+    other = line.root.parent / "other"
+    line.tool("git", "clone", "--quiet", "../origin.git", str(other))
+    (other / name).write_text("Somebody else's.\n")
+    line.tool("git", "add", name, cwd=other)
+    who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    line.tool("git", *who, "commit", "--quiet", "--message", name, cwd=other)
+    line.tool("git", "push", "--quiet", "origin", "HEAD:refs/heads/main", cwd=other)
+    shutil.rmtree(other)
 
 
 def _second_version(folder: Path, line: Line) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -67,3 +68,6 @@ def _run(answer: Path, function: Callable[..., dict[str, Any]], arguments: tuple
     os.setsid()
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     answer.write_text(json.dumps(function(*arguments)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads that this one's parent had, Prefect's among them, are not waited for
