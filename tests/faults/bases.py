@@ -119,7 +119,7 @@ def _taken_in(folder: Path, line: Line) -> None:
 
 def _others_push(line: Line, name: str) -> None:
     other = line.root.parent / "other"
-    line.tool("git", "clone", "--quiet", "../origin.git", str(other))
+    line.tool("git", "clone", "--quiet", "--branch", "main", "../origin.git", str(other))
     (other / name).write_text("Somebody else's.\n")
     line.tool("git", "add", name, cwd=other)
     who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
