@@ -64,7 +64,7 @@ def is_lost() -> bool:
     if started := sys.modules.get("prefect.server.api.server"):  # Prefect may have started one for this process
         own = started.SubprocessASGIServer().server_process
         if own is not None:
-            return bool(own.poll() is not None)
+            return own.poll() is not None
     address = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
     if not address.hostname or address.scheme in urllib.request.getproxies():
         return False

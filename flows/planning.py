@@ -92,7 +92,7 @@ def _inputs(stale: dict[str, list[str]], stages: list[str]) -> dict[str, list[st
 
 def refuse_untracked_changes(plan: Plan) -> None:
     """Videos that nobody took in must not slip into a data version."""
-    for name in ("videos.dvc", "masks.dvc"):
+    for name in versioning.POINTERS:
         if name in plan.stale:
             raise WrongUseError(
                 "videos_changed",

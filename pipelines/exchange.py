@@ -16,7 +16,6 @@ from pipelines.errors import OutsideSystemError
 from pipelines.files import read_json, write_json
 from pipelines.workspace import Workspace
 
-INPUTS = ("videos.dvc", "masks.dvc")
 PUSHES = 3
 """How often a push is tried while others keep pushing."""
 OTHERS_AT_IT = "cannot lock ref"
@@ -27,9 +26,9 @@ def take_over(workspace: Workspace) -> None:
     """Take in what others pushed, and the bytes it names where this clone lacks them. Holds the workspace."""
     _forward(workspace)
     due = _due(workspace)
-    if due & {*INPUTS}:
-        versioning.dvc(workspace, "pull", *INPUTS)  # never by force: hand edits are somebody's work
-        _keep_note(workspace, due - {*INPUTS})
+    if due & {*versioning.POINTERS}:
+        versioning.dvc(workspace, "pull", *versioning.POINTERS)  # never by force: hand edits are somebody's work
+        _keep_note(workspace, due - {*versioning.POINTERS})
     if workspace.dvc_lock.name in due:
         _pull_outputs(workspace)
     _keep_note(workspace, set())
@@ -40,7 +39,7 @@ def take_over_if_there(workspace: Workspace) -> None:
     try:
         take_over(workspace)
     except OutsideSystemError as error:
-        if not error.transient or _due(workspace) & {*INPUTS}:
+        if not error.transient or _due(workspace) & {*versioning.POINTERS}:
             raise
 
 
@@ -99,13 +98,14 @@ def _forward(workspace: Workspace) -> None:
     with versioning.writing(workspace):
         mine = versioning.head(workspace)
         tip = _both(workspace, remote, mine, theirs)
+        if tip == mine:
+            return
         news = versioning.git(workspace, "diff", "--name-only", "-z", mine, tip).split("\0")[:-1]
         _clear_the_way(workspace, remote, tip, news)
         noted = _noted(workspace)
-        _keep_note(workspace, noted | ({*INPUTS, workspace.dvc_lock.name} & {*news}))
+        _keep_note(workspace, noted | ({*versioning.POINTERS, workspace.dvc_lock.name} & {*news}))
         try:
-            if tip != mine:
-                versioning.git(workspace, "merge", "--ff-only", "--no-overwrite-ignore", "--quiet", tip)
+            versioning.git(workspace, "merge", "--ff-only", "--no-overwrite-ignore", "--quiet", tip)
         except OutsideSystemError:
             _keep_note(workspace, noted)
             raise
@@ -168,6 +168,9 @@ def _upstream(workspace: Workspace, remote: str) -> str | None:
     return versioning.find_commit(workspace, f"refs/remotes/{remote}/{versioning.branch(workspace)}")
 
 
+# --- the bytes -------------------------------------------------------------------------------------
+
+
 def _note(workspace: Workspace) -> Path:
     """Which of DVC's files HEAD moved with, until their bytes are here: killed in between, nothing else would tell."""
     return workspace.state / "take_over.json"
@@ -207,7 +210,9 @@ def _noted(workspace: Workspace) -> set[str]:
 def _due(workspace: Workspace) -> set[str]:
     """DVC's files whose bytes are to be fetched: the noted ones, and in a clone those that never were."""
     folders = zip(
-        (*INPUTS, workspace.dvc_lock.name), (workspace.videos, workspace.masks, workspace.frames), strict=True
+        (*versioning.POINTERS, workspace.dvc_lock.name),
+        (workspace.videos, workspace.masks, workspace.frames),
+        strict=True,
     )
     lacking = {name for name, folder in folders if not folder.exists()}
     return {name for name in lacking | _noted(workspace) if (workspace.root / name).is_file()}

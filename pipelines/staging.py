@@ -18,7 +18,6 @@ from pipelines.files import TEMPORARY_PREFIX, move_into_place, read_json, remove
 from pipelines.workspace import Workspace, private_folder
 
 STAGED = f"{TEMPORARY_PREFIX}taken-"
-POINTERS = ("videos.dvc", "masks.dvc")
 
 
 def place(folder: Path, name: str) -> Path:
@@ -62,7 +61,7 @@ def take_back(workspace: Workspace) -> None:
     for name in lost:
         remove(workspace.root / name)
     _leave_tables(workspace, begun, rows)
-    if lost and versioning.changed_files(workspace, POINTERS):
+    if lost and versioning.changed_files(workspace, versioning.POINTERS):
         hand_edits.refuse_files(workspace)
         versioning.track(workspace, "videos", remote="identified")
         versioning.track(workspace, "masks")

@@ -41,6 +41,8 @@ OWN_INPUTS = (
     ".dvc/config",
     ".dvc/.gitignore",
 )
+POINTERS = ("videos.dvc", "masks.dvc")
+"""What git holds of the folders that intake fills."""
 DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of any failure
 MD5_OF_NOTHING = md5_bytes(b"")
 TALKING = frozenset({"fetch", "push", "pull"})
@@ -358,7 +360,7 @@ def push_objects(workspace: Workspace) -> None:
 def push_inputs(workspace: Workspace) -> None:
     """Push what was taken in, and nothing of what the stages made."""
     _remove_empty_objects(workspace)
-    dvc(workspace, "push", "videos.dvc", "masks.dvc")
+    dvc(workspace, "push", *POINTERS)
 
 
 def _remove_empty_objects(workspace: Workspace) -> None:

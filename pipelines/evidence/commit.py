@@ -22,7 +22,6 @@ from pipelines.files import sha256_bytes
 from pipelines.manifest import Video
 from pipelines.workspace import Workspace
 
-POINTERS = ("videos.dvc", "masks.dvc")
 TABLES = ("data/train.csv", "data/test.csv")
 DEFAULT_NAME = "lclsc"
 """Of the registered model."""
@@ -119,7 +118,7 @@ class Commit:
     def outs(self) -> dict[str, dict[str, Any]]:
         """path -> what DVC recorded: outputs of the stages, and the folders taken in."""
         found = [out for stage in self.lock["stages"].values() for out in stage.get("outs", [])]
-        for pointer in POINTERS:
+        for pointer in versioning.POINTERS:
             found += self.document(pointer).get("outs", [])
         return {out["path"]: out for out in found}
 

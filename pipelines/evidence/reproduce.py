@@ -27,7 +27,7 @@ from pipelines import ledger, lineage, object_stores, progress, registry, versio
 from pipelines.errors import OutsideSystemError, StageError, WrongUseError
 from pipelines.evidence import withdrawals
 from pipelines.evidence.audit import find_target, head
-from pipelines.evidence.commit import POINTERS, Commit, StoredObject
+from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.evidence.ledger_events import registered, whole_ledger
 from pipelines.evidence.version_checks import videos_of
 from pipelines.files import TEMPORARY_PREFIX, read_json, sha256_file, write_bytes
@@ -228,7 +228,7 @@ def _fetch(commit: Commit, clone: Workspace, objects: list[StoredObject]) -> Non
 def _out_of(commit: Commit, stored: StoredObject) -> str:
     """The DVC target that an object belongs to: a pointer file, or an output of a stage."""
     out = next(path for path in commit.outs if _is_below(stored.path, path))
-    return f"{out}.dvc" if f"{out}.dvc" in POINTERS else out
+    return f"{out}.dvc" if f"{out}.dvc" in versioning.POINTERS else out
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipelines import object_stores, versioning
 from pipelines.errors import StageError
-from pipelines.evidence.commit import POINTERS, Commit, StoredObject
+from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.object_stores import ObjectStore
 from pipelines.workspace import Workspace
 
@@ -26,7 +26,7 @@ class Named:
 
 def commits(workspace: Workspace) -> Iterator[Commit]:
     """Every commit of any branch at which the objects named by git changed."""
-    for sha in versioning.commits_touching(workspace, ("dvc.lock", *POINTERS), everywhere=True):
+    for sha in versioning.commits_touching(workspace, ("dvc.lock", *versioning.POINTERS), everywhere=True):
         yield Commit(workspace, sha)
 
 

@@ -82,12 +82,11 @@ def undisturbed(step: str, folder: Path, room: Path) -> dict[str, Any]:
     if not kept.exists():
         case = Case(step, folder, room / "undisturbed")
         try:
-            before = _before(step, folder, room)
             ended = case.once(case.plan(0, "nothing"))
             assert ended == "exit 0", f"{step} fails without a fault: {ended}\n{case.log.read_text()[-2000:]}"
             assert case.once(None) == "exit 0", f"{step} cannot be repeated:\n{case.log.read_text()[-2000:]}"
             found = {
-                "before": before,
+                "before": _before(step, folder, room) if _is_retrained(step) else None,
                 "facts": case.facts(),
                 "places": len(striker.places(case.records)),
                 "requests": 0,
@@ -100,12 +99,15 @@ def undisturbed(step: str, folder: Path, room: Path) -> dict[str, Any]:
     return dict(read_json(kept))
 
 
+def _is_retrained(step: str) -> bool:
+    return step != FLOW and STEPS[step].retrained
+
+
 def _before(step: str, folder: Path, room: Path) -> dict[str, Any]:
     """Facts of a retrain whose batch never came: it has taken over what others pushed."""
     case = Case(step, folder, room / "before")
     try:
-        if step != FLOW and STEPS[step].retrained:
-            case.run_retrain()
+        case.run_retrain()
         return case.facts()
     finally:
         case.end()
@@ -174,7 +176,7 @@ class Case:
 
     def retrain(self, expected: dict[str, Any]) -> list[str]:
         """Before a step is done again whose batch may never come again: all of it is in, or none."""
-        if self.step == FLOW or not STEPS[self.step].retrained:
+        if not _is_retrained(self.step):
             return []
         ended = self.run_retrain()
         wanted = expected["before" if ended == f"exit {OK}" else "facts"]
