@@ -10,6 +10,7 @@ from pipelines import exchange, ledger, manifest, params_file, split, staging, v
 from pipelines.errors import LclscError
 from pipelines.files import write_json
 from pipelines.intake.batch import Batch
+from pipelines.intake.book import Book
 from pipelines.manifest import Video
 
 
@@ -17,29 +18,38 @@ def commit(batch: Batch, released: dict[str, dict[str, str]] | None = None) -> N
     """Files and DVC first, then the ledger, then the tables with the manifest last, then one commit of all."""
     workspace, book = batch.workspace, batch.book
     if book.new_videos or book.corrections:
-        new_labels, added = _first_labels(batch), _new_splits(batch)
-        staging.begin(workspace, patients=added, first_labels=bool(new_labels))
-        if new_labels:
-            params_file.write(workspace.params, workspace.params, {"intake": {"labels": new_labels}})
-        if book.new_videos:
-            versioning.track(workspace, "videos", remote="identified")
-        if book.new_videos or any("mask_sha256" in changes for changes in book.corrections.values()):
-            versioning.track(workspace, "masks")
-        write_json(workspace.marker, workspace.settings() | {"key_id": book.key.key_id})
-        version = manifest.version_of(book.videos.values(), book.splits | added)
-        _note(batch, version, released or {})
-        manifest.write_splits(workspace.splits, book.splits | added)
-        manifest.write_provenance(workspace.provenance, book.provenance.values())
-        manifest.write_videos(workspace.manifest, book.videos.values())
-        staging.end(workspace)
-        what = [f"take in {len(book.new_videos)} videos"] if book.new_videos else []
-        what += [f"correct {len(book.corrections)} videos"] if book.corrections else []
-        message = f"{' and '.join(what).capitalize()}: data version {version}"
-        edited = versioning.open_edits(workspace)  # whoever is at it commits it
-        own = [name for name in versioning.OWN_INPUTS if name not in edited]
-        versioning.commit(workspace, (*own, "ledger.jsonl"), message)
-    _share(batch)  # also what an intake before this one could not
-    batch.report.data_version = manifest.data_version(workspace.manifest, workspace.splits)
+        _write(batch, released or {})
+    version = manifest.data_version(workspace.manifest, workspace.splits)
+    edited = versioning.open_edits(workspace)  # whoever is at it commits it
+    own = [name for name in versioning.OWN_INPUTS if name not in edited]
+    # Both also for an intake before this one, which was killed or could not.
+    versioning.commit(workspace, (*own, workspace.ledger.name), f"{_what(book)}: data version {version}")
+    _share(batch)
+    batch.report.data_version = version
+
+
+def _write(batch: Batch, released: dict[str, dict[str, str]]) -> None:
+    workspace, book = batch.workspace, batch.book
+    new_labels, added = _first_labels(batch), _new_splits(batch)
+    staging.begin(workspace, patients=added, first_labels=bool(new_labels))
+    if new_labels:
+        params_file.write(workspace.params, workspace.params, {"intake": {"labels": new_labels}})
+    if book.new_videos:
+        versioning.track(workspace, "videos", remote="identified")
+    if book.new_videos or any("mask_sha256" in changes for changes in book.corrections.values()):
+        versioning.track(workspace, "masks")
+    write_json(workspace.marker, workspace.settings() | {"key_id": book.key.key_id})
+    _note(batch, manifest.version_of(book.videos.values(), book.splits | added), released)
+    manifest.write_splits(workspace.splits, book.splits | added)
+    manifest.write_provenance(workspace.provenance, book.provenance.values())
+    manifest.write_videos(workspace.manifest, book.videos.values())
+    staging.end(workspace)
+
+
+def _what(book: Book) -> str:
+    done = [f"take in {len(book.new_videos)} videos"] if book.new_videos else []
+    done += [f"correct {len(book.corrections)} videos"] if book.corrections else []
+    return " and ".join(done).capitalize() or "Record inputs"
 
 
 def _share(batch: Batch) -> None:

@@ -44,7 +44,7 @@ def take(workspace: Workspace, folder: Path) -> None:
         assert intake.run(workspace, folder).clean
 
 
-OWNERS: dict[str, Any] = {"track": versioning, "end": staging}
+OWNERS: dict[str, Any] = {"track": versioning, "end": staging, "commit": versioning}
 
 
 @contextmanager
@@ -128,6 +128,19 @@ def test_a_file_that_a_person_put_there_is_refused_and_never_removed(
     assert {path.name.split(".")[0] for path in workspace.videos.iterdir()} == {
         video.video_id for video in manifest.read_videos(workspace.manifest)
     }
+
+
+def test_a_batch_that_was_not_committed_is_committed_and_pushed_when_it_comes_again(
+    workspace: Workspace, batch: Path, tmp_path: Path
+) -> None:
+    versioning.git(workspace, "init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    versioning.git(workspace, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    with killed_before("commit"):
+        take(workspace, batch)
+    take(workspace, batch)
+    assert versioning.changed_files(workspace, versioning.OWN_INPUTS) == []
+    pushed = versioning.git(workspace, "ls-remote", "origin", f"refs/heads/{versioning.branch(workspace)}")
+    assert pushed.split()[0] == versioning.head(workspace)
 
 
 def test_a_batch_that_was_not_pushed_is_pushed_when_it_comes_again(
