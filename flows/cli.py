@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import os
 import sys
@@ -19,7 +20,7 @@ from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_w
 from pipelines import settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
 from pipelines.redaction import redact
-from pipelines.workspace import Workspace, private_folder
+from pipelines.workspace import Workspace
 
 app = typer.Typer(
     name="lclsc",
@@ -297,9 +298,11 @@ def retrain(
     if report is None:
         from flows.retrain import retrain as flow
 
-        flow_server.password(private_folder(place.state / "prefect"))  # for its page, later
+        flow_server.prepare(place, place.state / "prefect")
         # Marked before Prefect starts its server: it must not outlive a killed run either.
         with console.stdout_to_stderr(json), locks.marked(place):
+            with flow_server.starting():
+                importlib.import_module("pipelines.register")  # torch and MLflow: seconds
             report = flow(place.root, reason)
     if json:
         console.print_json(report)

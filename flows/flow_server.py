@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -26,10 +27,11 @@ from typing import Any
 
 import psutil
 
-from flows import console, flow_runner
+from flows import console, flow_runner, prefect_database
 from pipelines import locks, processes
 from pipelines.errors import LclscError, OutsideSystemError, WrongUseError
-from pipelines.files import write_json, write_once
+from pipelines.files import remove_temporaries, write_json, write_once
+from pipelines.ledger import exclusive
 from pipelines.redaction import redact
 from pipelines.stage import die_with_parent
 from pipelines.workspace import Workspace, private_folder
@@ -76,6 +78,39 @@ def is_lost() -> bool:
     return False
 
 
+def prepare(workspace: Workspace, home: Path) -> str:
+    """Prefect's home before its first server starts; returns the password of servers that stay."""
+    with exclusive(workspace, "prefect"):
+        remove_temporaries(private_folder(home))  # of a killed process
+        prefect_database.ensure(home)
+        return password(home)
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """The body's time is also the time in which Prefect starts the server that one command's flow needs.
+
+    Prefect's own way, a moment earlier; what goes wrong here goes wrong once more when the flow asks for its server.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+
+    def start() -> None:
+        with contextlib.suppress(Exception):
+            SubprocessASGIServer().start()
+
+    thread = threading.Thread(target=start, name="start Prefect's server")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def _require_drop(workspace: Workspace, drop: str) -> None:
     """A place that can be read, and not the workspace: told before anything starts."""
     from pipelines.intake import sources  # here: it brings every decoder, and each command imports this module
@@ -102,8 +137,8 @@ def _server(workspace: Workspace, port: int) -> Iterator[subprocess.Popen[bytes]
         yield None
         return
     port = _free(port)
-    home = private_folder(Path(os.environ["PREFECT_HOME"]))
-    word = password(home)
+    home = Path(os.environ["PREFECT_HOME"])
+    word = prepare(workspace, home)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = word
     process = _start(home, port)
