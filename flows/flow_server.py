@@ -103,12 +103,10 @@ def starting() -> Iterator[None]:
         with contextlib.suppress(Exception):
             SubprocessASGIServer().start()
 
-    thread = threading.Thread(target=start, name="start Prefect's server")
+    thread = threading.Thread(target=start, name="start Prefect's server", daemon=True)  # no Ctrl-C waits for it
     thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+    yield
+    thread.join()
 
 
 def _require_drop(workspace: Workspace, drop: str) -> None:
