@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 import os
 import sys
@@ -15,9 +14,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from flows import console, evidence, flow_server, gating, monitoring, promotion, serving
+from flows import console, evidence, gating, monitoring, passing_server, promotion, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
-from pipelines import settings
+from pipelines import garbage, settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
 from pipelines.redaction import redact
 from pipelines.workspace import Workspace
@@ -34,10 +33,11 @@ app = typer.Typer(
 
 def main() -> None:
     """Run a command, and end."""
+    garbage.collect_rarely()
     try:
         _run()
     except SystemExit as ending:
-        if flow_server.is_lost():  # Prefect would try for minutes to send it the last events
+        if passing_server.is_lost():  # Prefect would try for minutes to send it the last events
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
@@ -296,13 +296,10 @@ def retrain(
         return
     report = _idle_report(place)
     if report is None:
-        from flows.retrain import retrain as flow
-
-        flow_server.prepare(place, place.state / "prefect")
-        # Marked before Prefect starts its server: it must not outlive a killed run either.
+        # Marked before a server starts: it must not outlive a killed run either.
         with console.stdout_to_stderr(json), locks.marked(place):
-            with flow_server.starting():
-                importlib.import_module("pipelines.register")  # torch and MLflow: seconds
+            with passing_server.starting(place):
+                flow = _prepared_flow(place)
             report = flow(place.root, reason)
     if json:
         console.print_json(report)
@@ -310,6 +307,16 @@ def retrain(
         _print_retrain(report)
         _print_pages(workspace)
     raise typer.Exit(1 if report["status"] == "refused" else 0)
+
+
+def _prepared_flow(place: Workspace) -> Callable[..., dict[str, Any]]:
+    """With what it will need: torch, MLflow, and a new workspace's tracking database take seconds."""
+    from flows.retrain import retrain as flow
+    from pipelines import register, registry  # noqa: F401 (register brings torch)
+
+    with contextlib.suppress(LclscError):  # told by the flow, which asks again
+        registry.connect(place)
+    return flow
 
 
 def _idle_report(place: Workspace) -> dict[str, Any] | None:

@@ -16,12 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,54 +57,12 @@ def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
         _end_family(workspace, family + flow_runner.descendants())
 
 
-def is_lost() -> bool:
-    """Whether a flow ran in this process, by a server that is no longer there."""
-    if "prefect.flow_engine" not in sys.modules:
-        return False
-    if started := sys.modules.get("prefect.server.api.server"):  # Prefect may have started one for this process
-        own = started.SubprocessASGIServer().server_process
-        if own is not None:
-            return own.poll() is not None
-    address = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
-    if not address.hostname or address.scheme in urllib.request.getproxies():
-        return False
-    try:
-        port = address.port or {"https": 443}.get(address.scheme, 80)
-        socket.create_connection((address.hostname, port), timeout=5.0).close()
-    except OSError:
-        return True
-    return False
-
-
 def prepare(workspace: Workspace, home: Path) -> str:
     """Prefect's home before its first server starts; returns the password of servers that stay."""
     with exclusive(workspace, "prefect"):
         remove_temporaries(private_folder(home))  # of a killed process
         prefect_database.ensure(home)
         return password(home)
-
-
-@contextlib.contextmanager
-def starting() -> Iterator[None]:
-    """The body's time is also the time in which Prefect starts the server that one command's flow needs.
-
-    Prefect's own way, a moment earlier; what goes wrong here goes wrong once more when the flow asks for its server.
-    """
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
-
-    if PREFECT_API_URL.value():
-        yield
-        return
-
-    def start() -> None:
-        with contextlib.suppress(Exception):
-            SubprocessASGIServer().start()
-
-    thread = threading.Thread(target=start, name="start Prefect's server", daemon=True)  # no Ctrl-C waits for it
-    thread.start()
-    yield
-    thread.join()
 
 
 def _require_drop(workspace: Workspace, drop: str) -> None:
@@ -134,23 +90,25 @@ def _server(workspace: Workspace, port: int) -> Iterator[subprocess.Popen[bytes]
         console.out.print(f"Prefect: {redact(os.environ['PREFECT_API_URL'])}", markup=False, soft_wrap=True)
         yield None
         return
-    port = _free(port)
+    port = free_port(port)
     home = Path(os.environ["PREFECT_HOME"])
     word = prepare(workspace, home)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = word
-    process = _start(home, port)
+    # With the services that make runs of schedules and events.
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = start(command, home, HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"})
     try:
-        _wait_until_ready(process, port, home)
+        wait_until_ready(process, port, home)
         _tell_others(home, port, word, process.pid)
         _say_where(workspace, home, port)
         yield process
     finally:
         (home / "server.json").unlink(missing_ok=True)
-        _end(process)
+        end(process)
 
 
-def _free(port: int) -> int:
+def free_port(port: int) -> int:
     """That port, or any for 0."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended is no obstacle
@@ -174,13 +132,12 @@ def password(home: Path) -> str:
     return word
 
 
-def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
-    """One process, with the services that make runs of schedules and events; it dies with us."""
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+def start(command: Sequence[str], home: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A server of Prefect's in one process, its log in ``home``; it dies with us."""
     with (home / "server.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            env=HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -189,14 +146,14 @@ def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     with console.err.status("starting Prefect's server"):
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
                 return
-            time.sleep(0.3)
+            time.sleep(0.1)
     raise OutsideSystemError("no_prefect_server", "Prefect's server did not start.", f"Its log is {home}/server.log.")
 
 
@@ -221,7 +178,7 @@ def _say_where(workspace: Workspace, home: Path, port: int) -> None:
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)

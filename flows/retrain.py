@@ -121,8 +121,12 @@ def _out_of_time(limit_hours: float | None) -> OutsideSystemError:
 
 def _run_stages(workspace: Workspace, plan: planning.Plan, run_id: str) -> dict[str, dict[str, Any]]:
     """Every stage in file order, on one Ray; a registration that only has to be finished needs none."""
+    from pipelines import gate
+
     with cluster.runtime(workspace) if plan.stale else nullcontext():
-        return {name: _run_stage(workspace, name, plan, run_id) for name in versioning.stages(workspace)}
+        done = {name: _run_stage(workspace, name, plan, run_id) for name in versioning.stages(workspace)}
+        gate.prepare()  # while Ray ends, and the model is stored and registered
+        return done
 
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from pipelines import code_digest, locks, settings
+from pipelines import code_digest, garbage, locks, settings
 from pipelines import params as parameters
 from pipelines.errors import LclscError, unexpected
 from pipelines.files import write_json
@@ -22,6 +22,7 @@ from pipelines.workspace import Workspace
 
 def main(stage: str) -> None:
     """``python -m pipelines.<stage>`` in a workspace: run it, write its report, exit with its code."""
+    garbage.collect_rarely()
     # By its real name: what it sends to Ray workers must not live in ``__main__``.
     run = importlib.import_module(f"pipelines.{stage}").run
     workspace = Workspace.open(Path.cwd())

@@ -5,7 +5,7 @@ gate never passes a model for lack of numbers. ``judge`` gathers what is needed,
 """
 
 from pipelines.gate.clause import Clause, Verdict
-from pipelines.gate.contestant import COLUMNS, Contestant, contestant, kept_scores, score_package
+from pipelines.gate.contestant import COLUMNS, Contestant, contestant, kept_scores, prepare, score_package
 from pipelines.gate.decision import GateResult, decide, figures
 from pipelines.gate.evidence import Evidence
 from pipelines.gate.judge import judge
@@ -22,5 +22,6 @@ __all__ = [
     "figures",
     "judge",
     "kept_scores",
+    "prepare",
     "score_package",
 ]

@@ -26,6 +26,7 @@ from pipelines.package.build import training_videos
 
 COLUMNS = ["video_id", "frame_index", "predicted", "probabilities", "reject"]
 AGAIN = "again"
+SCORE = "score_child.py"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class Contestant:
     training_videos: frozenset[str]
     scores: pd.DataFrame  # COLUMNS, kept frames only
     params: Mapping[str, Any] = field(default_factory=dict)  # of its lineage record, by section
+
+
+def prepare() -> None:
+    """A contestant comes soon: the process that scores it may import torch meanwhile."""
+    child.prepare(SCORE)
 
 
 def contestant(name: str, package: Path, videos: Mapping[str, Path], cache: Path) -> Contestant:
@@ -132,7 +138,7 @@ def _score(package: Path, videos: Mapping[str, Path], out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="lclsc-gate-") as name:
         request = Path(name) / "request.json"
         write_json(request, {video_id: str(path.resolve()) for video_id, path in videos.items()})
-        child.run("score_child.py", package, request, out)
+        child.run(SCORE, package, request, out)
 
 
 def _rows(folder: Path, video_id: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,24 +12,57 @@ from pathlib import Path
 from pipelines import settings
 from pipelines.errors import OutsideSystemError
 
+_waiting: dict[str, subprocess.Popen[str]] = {}
+
+
+def prepare(script: str) -> None:
+    """Start ``script`` now: it imports what any package needs, seconds of torch, and waits for :func:`run`.
+
+    It ends by itself when this process does.
+    """
+    _waiting[script] = _started(_isolated(script), Path.cwd())
+
 
 def run(script: str, package: Path, *arguments: Path) -> str:
     """``script`` of this folder, isolated; returns what it printed. OutsideSystemError when it fails."""
-    command = [*start_of(script, package), *(str(path.resolve()) for path in arguments)]
-    done = subprocess.run(command, cwd=package, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
+    given = [str(path.resolve()) for path in arguments]
+    process = _waiting.pop(script, None)
+    asked = None
+    if process is not None and process.poll() is None:
+        _remove_byte_code(package)
+        asked = json.dumps([str(package.resolve()), *given])
+    else:
+        process = _started([*start_of(script, package), *given], package)
+    with process:
+        try:
+            said, complaint = process.communicate(asked)
+        except BaseException:  # stopped by hand, or out of time
+            process.kill()
+            raise
+    if process.returncode:
         raise OutsideSystemError(
             "package_failed",
-            f"The packaged model {package.name} could not be run: {done.stderr.strip()[-400:]}",
+            f"The packaged model {package.name} could not be run: {complaint.strip()[-400:]}",
             "If the environment was upgraded since it was built, retrain: it may need the older one.",
         )
-    return done.stdout
+    return said
 
 
 def start_of(script: str, package: Path) -> list[str]:
     """The command that runs ``script`` of this folder on ``package``; its further arguments go behind."""
     _remove_byte_code(package)
-    return [sys.executable, "-I", "-B", str(Path(__file__).with_name(script).resolve()), str(package.resolve())]
+    return [*_isolated(script), str(package.resolve())]
+
+
+def _isolated(script: str) -> list[str]:
+    return [sys.executable, "-I", "-B", str(Path(__file__).with_name(script).resolve())]
+
+
+def _started(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8"
+    )
 
 
 def _remove_byte_code(package: Path) -> None:

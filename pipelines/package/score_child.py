@@ -1,21 +1,28 @@
 """Score videos with one packaged model, in a process that knows nothing but the package.
 
-Run by path, never imported: ``python -I -B score_child.py PACKAGE REQUEST OUT``.
+Run by path, never imported: ``python -I -B score_child.py PACKAGE REQUEST OUT``; without arguments it waits for
+them, a JSON list, on its standard input.
 REQUEST is JSON {video_id: path}; OUT/<video_id>.json appears whole, with ``rows`` or with ``error``.
 It speaks to the model through MLflow's interface alone, which old packages keep.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import pandas as pd
-from mlflow.exceptions import MlflowException
+gc.disable()  # a short life: looking for cycles in all of torch and MLflow takes a quarter of it
+atexit.register(gc.freeze)
+
+import mlflow  # noqa: E402
+import pandas as pd  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
 
 FIELDS = ["frame_index", "class", "probabilities", "reject"]
 
@@ -47,4 +54,10 @@ def require_own_code(package: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    given = sys.argv[1:4]
+    if not given:
+        importlib.import_module("torch")  # the package will
+        given = json.loads(sys.stdin.read() or "[]")
+    if given:
+        os.chdir(given[0])
+        main(*map(Path, given))

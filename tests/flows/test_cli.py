@@ -25,20 +25,25 @@ def test_the_version_is_the_installed_one() -> None:
 
 LOSES_ITS_SERVER = """
 import atexit, sys
+from pathlib import Path
 from pipelines import settings
+from pipelines.workspace import Workspace
 settings.apply()
-from prefect import flow
-from prefect.server.api.server import SubprocessASGIServer
-from flows import cli
+from flows import cli, passing_server
 
-@flow
-def retrain():
-    process = SubprocessASGIServer().server_process
-    process.kill()
-    process.wait()
+def command(**_):
+    with passing_server.starting(Workspace(Path(sys.argv[2]))):
+        from prefect import flow
+    process = passing_server._started[-1]
 
-cli.app = lambda **_: retrain()
-sys.argv = ["lclsc", "retrain", "--json"]
+    @flow
+    def retrain():
+        process.kill()
+        process.wait()
+
+    retrain()
+
+cli.app = command
 atexit.register(print, "tidied up", file=sys.stderr)
 cli.main()
 """
@@ -48,7 +53,7 @@ def test_a_command_whose_prefect_server_died_does_not_wait_for_it(tmp_path: Path
     """At its end Prefect would go on for minutes, to send that server its last events."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {"PREFECT_HOME": str(tmp_path), "PREFECT_CLIENT_MAX_RETRIES": "0"}
-    command = [sys.executable, "-c", LOSES_ITS_SERVER]
+    command = [sys.executable, "-c", LOSES_ITS_SERVER, "retrain", str(tmp_path), "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert (report["status"], done.returncode) == ("failed", OutsideSystemError.exit_code)

@@ -216,13 +216,13 @@ def test_the_workspace_is_no_drop_folder(workspace: Workspace, folder: str) -> N
 
 
 def test_port_0_is_any_free_one_and_a_taken_one_is_refused() -> None:
-    port = flow_server._free(0)
+    port = flow_server.free_port(0)
     assert port > 0
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(WrongUseError, match=str(port)):
-            flow_server._free(port)
+            flow_server.free_port(port)
 
 
 def test_a_home_of_ones_own_keeps_its_profiles(tmp_path: Path) -> None:

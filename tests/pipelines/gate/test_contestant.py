@@ -5,27 +5,31 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from gate_cases import CLASSES
 
 from pipelines import gate
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.gate import serving_cost
+from pipelines.package import child
 
 
-def watched(requests: list[dict[str, str]], run: Callable[..., Any]) -> Callable[..., Any]:
-    """``subprocess.run`` that keeps what was asked of the packaged model."""
+def watched(requests: list[dict[str, str]], run: Callable[..., str]) -> Callable[..., str]:
+    """``child.run`` that keeps what was asked of the packaged model."""
 
-    def kept(command: list[str], **options: Any) -> Any:
-        requests.append(json.loads(Path(command[-2]).read_text()))
-        return run(command, **options)
+    def kept(*given: Any) -> str:
+        requests.append(json.loads(given[-2].read_text()))
+        return run(*given)
 
     return kept
 
@@ -50,8 +54,8 @@ def test_a_package_is_scored_by_its_own_code_and_kept(
     there = found.scores[found.scores.video_id == "b" * 64]
     probabilities = np.array([list(row.values()) for row in there.probabilities])
     assert probabilities == pytest.approx(here.prediction.probabilities_NK, abs=1e-5)
-    requests = []
-    monkeypatch.setattr(subprocess, "run", watched(requests, subprocess.run))
+    requests: list[dict[str, str]] = []
+    monkeypatch.setattr(child, "run", watched(requests, child.run))
     for _ in range(2):
         again = gate.score_package(package, videos, tmp_path / "scores")
         pd.testing.assert_frame_equal(again, found.scores)
@@ -59,6 +63,32 @@ def test_a_package_is_scored_by_its_own_code_and_kept(
         [str(videos["a" * 64])],
         [str(videos["b" * 64])],
     ], "one video at a time is scored again, each in its turn"
+
+
+@pytest.mark.parametrize("fate", ["waits", "died"])
+def test_a_process_that_was_started_before_says_the_same(
+    package: Path, make_clip: Callable[..., Path], tmp_path: Path, fate: str
+) -> None:
+    videos = {"a" * 64: make_clip(tmp_path / "a.mp4", seed=1)}
+    found = gate.score_package(package, videos, tmp_path / "scores")
+    gate.prepare()
+    waiting = child._waiting["score_child.py"]
+    if fate == "died":
+        waiting.kill()
+        waiting.wait()
+    shutil.rmtree(tmp_path / "scores")
+    pd.testing.assert_frame_equal(gate.score_package(package, videos, tmp_path / "scores"), found)
+    assert waiting.returncode == (-signal.SIGKILL if fate == "died" else 0)
+
+
+def test_a_process_that_waits_ends_with_the_one_that_started_it() -> None:
+    code = "from pipelines import gate; from pipelines.package import child; gate.prepare(); "
+    code += "print(child._waiting['score_child.py'].pid)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    pid = int(done.stdout)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
+    assert not psutil.pid_exists(pid)
 
 
 def test_kept_scores_that_the_package_does_not_give_are_thrown_away(
