@@ -314,8 +314,9 @@ def _prepared_flow(place: Workspace) -> Callable[..., dict[str, Any]]:
     from flows.retrain import retrain as flow
     from pipelines import register, registry  # noqa: F401 (register brings torch)
 
-    with contextlib.suppress(LclscError):  # told by the flow, which asks again
-        registry.connect(place)
+    if registry.is_embedded(place) and not place.tracking_database.exists():
+        with contextlib.suppress(LclscError):  # told by the flow, which asks again
+            registry.connect(place)
     return flow
 
 
@@ -326,6 +327,8 @@ def _idle_report(place: Workspace) -> dict[str, Any] | None:
 
     with locks.one_writer(place):
         planning.record_inputs(place)
+        if not place.dvc_lock.exists():  # nothing was ever built
+            return None
         plan = planning.make(place)
     planning.refuse_untracked_changes(plan)
     return planning.up_to_date(plan) if plan.up_to_date else None

@@ -59,8 +59,10 @@ def run(workspace: Workspace, *, drop: str | None, port: int) -> None:
 
 def prepare(workspace: Workspace, home: Path) -> str:
     """Prefect's home before its first server starts; returns the password of servers that stay."""
+    private_folder(home)
     with exclusive(workspace, "prefect"):
-        remove_temporaries(private_folder(home))  # of a killed process
+        if home == workspace.state / "prefect":
+            remove_temporaries(home)  # of a killed process
         prefect_database.ensure(home)
         return password(home)
 
@@ -97,10 +99,12 @@ def _server(workspace: Workspace, port: int) -> Iterator[subprocess.Popen[bytes]
     os.environ["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"] = word
     # With the services that make runs of schedules and events.
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    process = start(command, home, HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"})
+    log = home / "server.log"
+    process = start(command, log, HISTORY | os.environ | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"})
     try:
-        wait_until_ready(process, port, home)
-        _tell_others(home, port, word, process.pid)
+        wait_until_ready(process, port, log)
+        with exclusive(workspace, "prefect"):
+            _tell_others(home, port, word, process.pid)
         _say_where(workspace, home, port)
         yield process
     finally:
@@ -132,29 +136,30 @@ def password(home: Path) -> str:
     return word
 
 
-def start(command: Sequence[str], home: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A server of Prefect's in one process, its log in ``home``; it dies with us."""
-    with (home / "server.log").open("wb") as log:
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A server of Prefect's in one process; it dies with us."""
+    with log.open("wb") as lines:
         return subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=lines,
+            stderr=lines,
             start_new_session=True,  # Ctrl-C reaches us first: runs are ended while the server still answers
             preexec_fn=die_with_parent,
         )
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     with console.err.status("starting Prefect's server"):
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
-                return
+                if process.poll() is None:  # and it was not somebody else who answered
+                    return
             time.sleep(0.1)
-    raise OutsideSystemError("no_prefect_server", "Prefect's server did not start.", f"Its log is {home}/server.log.")
+    raise OutsideSystemError("no_prefect_server", "Prefect's server did not start.", f"Its log is {log}.")
 
 
 def _tell_others(home: Path, port: int, password: str, pid: int) -> None:

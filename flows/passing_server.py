@@ -1,7 +1,7 @@
 """The Prefect server that one command starts for its own flow, where neither the user nor ``serve --flows`` has one.
 
-The server that Prefect would start itself (``SubprocessASGIServer``), but sooner, and without the two seconds that
-the import of the server's code takes in a process that only needs the client.
+The server that Prefect would start itself (``SubprocessASGIServer``), but while torch and MLflow are imported, and
+without the two seconds that the import of the server's code takes in a process that only needs the client.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from flows import flow_server
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, private_folder
 
 URL = "PREFECT_API_URL"
 AS_PREFECT_DOES = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
@@ -29,21 +29,24 @@ _started: list[subprocess.Popen[bytes]] = []
 @contextlib.contextmanager
 def starting(workspace: Workspace) -> Iterator[None]:
     """The server starts while the body runs, answers when that is done, and ends with this process."""
-    home = workspace.state / "prefect"
-    flow_server.prepare(workspace, home)
-    if os.environ.get(URL):
+    if not _is_wanted():
         yield
         return
-    port = flow_server.free_port(0)
-    process = flow_server.start(_command(port), home, os.environ | AS_PREFECT_DOES)
+    home = private_folder(workspace.state / "prefect")
+    if os.environ.get("PREFECT_HOME") == str(home):
+        flow_server.prepare(workspace, home)
+    port, log = flow_server.free_port(0), home / "passing-server.log"
+    process = flow_server.start(_command(port), log, os.environ | AS_PREFECT_DOES)
+    try:
+        yield
+        flow_server.wait_until_ready(process, port, log)
+    except BaseException:
+        process.kill()  # in the middle of its start it would hold a SIGTERM back
+        process.wait()
+        raise
     atexit.register(flow_server.end, process)  # after Prefect has sent it the last events
-    yield
-    if _is_wanted():
-        flow_server.wait_until_ready(process, port, home)
-        _started.append(process)
-        _use(f"http://127.0.0.1:{port}/api")
-    else:
-        flow_server.end(process)
+    _started.append(process)
+    _use(f"http://127.0.0.1:{port}/api")
 
 
 def is_lost() -> bool:
@@ -64,7 +67,7 @@ def is_lost() -> bool:
 
 
 def _is_wanted() -> bool:
-    """No other server is named, in a profile or a file: known only once Prefect is imported, a second later."""
+    """No server is named anywhere where Prefect looks: environment, profile, file. Nobody else's database is opened."""
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
     return not PREFECT_API_URL.value() and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
@@ -73,7 +76,7 @@ def _is_wanted() -> bool:
 def _command(port: int) -> list[str]:
     where = ["--app-dir", sysconfig.get_path("purelib"), "--factory", "prefect.server.api.server:create_app"]
     listening = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    return [sys.executable, "-m", "uvicorn", *where, *listening]
+    return [sys.executable, "-P", "-m", "uvicorn", *where, *listening]
 
 
 def _use(url: str) -> None:

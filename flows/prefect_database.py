@@ -23,10 +23,10 @@ ELSEWHERE = ("PREFECT_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFE
 
 def ensure(home: Path) -> None:
     """A database in Prefect's ``home``: the one that is there, or a new one; none where it would not be used."""
-    if (home / "prefect.db").exists() or any(os.environ.get(name) for name in ELSEWHERE):
-        return
+    if any(home.glob("prefect.db*")) or any(os.environ.get(name) for name in ELSEWHERE):
+        return  # also beside a journal whose database was deleted: SQLite would play it into the new one
     script = SCHEMA.read_text()
-    if script.startswith(f"{first_line()}\n"):
+    if script.startswith(f"{first_line()}\n") and hasattr(sqlite3.Connection, "serialize"):  # not in every Python
         with closing(sqlite3.connect(":memory:")) as database:
             database.executescript(script)
             write_once(home / "prefect.db", database.serialize())

@@ -125,7 +125,8 @@ def _run_stages(workspace: Workspace, plan: planning.Plan, run_id: str) -> dict[
 
     with cluster.runtime(workspace) if plan.stale else nullcontext():
         done = {name: _run_stage(workspace, name, plan, run_id) for name in versioning.stages(workspace)}
-        gate.prepare()  # while Ray ends, and the model is stored and registered
+        with suppress(OSError):
+            gate.prepare()  # while Ray ends, and the model is stored and registered
         return done
 
 

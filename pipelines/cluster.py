@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """At 0 Ray stays on loopback; else it takes this machine's own address even where 127.0.0.1 is asked for."""
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """An actor that looks for nodes which a cloud takes back. Any idle process of Ray costs 0.7 % of a core."""
+
+
+_ending: list[threading.Thread] = []
+"""Of a Ray that was used; no other one is started, and Python does not end, before it has ended."""
 
 
 def usable_cores() -> int:
@@ -58,7 +63,8 @@ def runtime(workspace: Workspace) -> Iterator[None]:
         yield
     finally:
         os.environ.pop("RAY_ADDRESS", None)
-        _stop(workspace)
+        _ending.append(threading.Thread(target=_stop, args=[workspace], name="end Ray"))
+        _ending[-1].start()  # a second or two in which the caller goes on
 
 
 def connect(workspace: Workspace) -> None:
@@ -195,6 +201,8 @@ def _take(source: Iterator[Item], count: int) -> Iterator[Item]:
 
 def _start(workspace: Workspace) -> str:
     """A Ray of our own on this machine. Tried twice: a busy machine is slow to start its agents."""
+    while _ending:
+        _ending.pop().join()
     os.environ.setdefault(LOOPBACK_ONLY, "0")
     os.environ.setdefault(PREEMPTION_WATCHER, "0")
     import ray

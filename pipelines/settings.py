@@ -69,7 +69,7 @@ def apply(workspace: Workspace | None = None) -> None:
 
 
 def _guard_passing_server() -> None:
-    """The server that Prefect starts for one command listens on loopback, where every user of the machine is."""
+    """The server that one command starts for itself listens on loopback, where every user of the machine is."""
     password = os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", f"lclsc:{secrets.token_urlsafe(24)}")
     os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
 

@@ -20,7 +20,8 @@ def prepare(script: str) -> None:
 
     It ends by itself when this process does.
     """
-    _waiting[script] = _started(_isolated(script), Path.cwd())
+    if script not in _waiting or _waiting[script].poll() is not None:
+        _waiting[script] = _started(_isolated(script), Path.cwd())
 
 
 def run(script: str, package: Path, *arguments: Path) -> str:
@@ -39,6 +40,13 @@ def run(script: str, package: Path, *arguments: Path) -> str:
         except BaseException:  # stopped by hand, or out of time
             process.kill()
             raise
+    if process.returncode < 0:  # says nothing about the model
+        raise OutsideSystemError(
+            "package_killed",
+            f"The process of the packaged model {package.name} was ended by signal {-process.returncode}.",
+            "Free memory if there is little, and run the same command again.",
+            transient=True,
+        )
     if process.returncode:
         raise OutsideSystemError(
             "package_failed",
@@ -61,7 +69,7 @@ def _isolated(script: str) -> list[str]:
 def _started(command: list[str], folder: Path) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, cwd=folder, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8"
+        command, cwd=folder, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace"
     )
 
 
@@ -73,7 +81,7 @@ def _remove_byte_code(package: Path) -> None:
 
 def environment() -> dict[str, str]:
     """The user's, without what would make a served model of it or tie it to a tracking store."""
-    unwanted = ("PYTHON", "MLFLOW", "_MLFLOW", "__pyfunc", "LCLSC_SERVE")
+    unwanted = ("PYTHON", "MLFLOW", "_MLFLOW", "__pyfunc", "LCLSC_SERVE", "RAY_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     # One thread, as in evaluation: sums must not depend on how many cores this machine has.
     return kept | settings.OFFLINE | settings.SAFE | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

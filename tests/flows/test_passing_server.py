@@ -63,6 +63,19 @@ def test_a_server_of_the_users_is_used_and_none_stays(tmp_path: Path, named_in: 
     named = {"PREFECT_API_URL": theirs} if named_in == "environment" else {"PREFECT_HOME": str(home)}
     said = begun(tmp_path / "clinic", **named)
     assert (said["url"], said["started"], said["own"]) == (theirs, [], [])
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".db", ".log")] == []
+
+
+def test_a_server_that_does_not_start_is_told_and_its_log_named(tmp_path: Path) -> None:
+    code = CODE.replace(
+        "with passing_server", "passing_server.AS_PREFECT_DOES['PYTHONHOME'] = '/nowhere'\nwith passing_server"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=clean, capture_output=True, text=True, check=False
+    )
+    assert "no_prefect_server" in done.stderr or "did not start" in done.stderr
+    assert (tmp_path / ".state" / "prefect" / "passing-server.log").read_text()
 
 
 SHOWN = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING", "PREFECT_HOME")

@@ -81,6 +81,22 @@ def test_a_process_that_was_started_before_says_the_same(
     assert waiting.returncode == (-signal.SIGKILL if fate == "died" else 0)
 
 
+def test_a_process_that_was_killed_says_nothing_about_the_model(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = child._started
+
+    def killed(*given: Any) -> Any:
+        process = started(*given)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(child, "_started", killed)
+    with pytest.raises(OutsideSystemError, match="signal 9") as raised:
+        gate.score_package(package, {"a" * 64: tmp_path / "a.mp4"}, tmp_path / "scores")
+    assert raised.value.transient
+
+
 def test_a_process_that_waits_ends_with_the_one_that_started_it() -> None:
     code = "from pipelines import gate; from pipelines.package import child; gate.prepare(); "
     code += "print(child._waiting['score_child.py'].pid)"
