@@ -37,10 +37,14 @@ print(json.dumps({"url": url, "started": started, "own": own, "runs": len(runs)}
 """
 
 
+def clean() -> dict[str, str]:
+    """This environment, in which nobody has said anything about Prefect."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
 def begun(root: Path, **environment: str) -> dict[str, object]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(root)], env=clean | environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", CODE, str(root)], env=clean() | environment, capture_output=True, text=True, check=False
     )
     assert not done.returncode, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -70,9 +74,8 @@ def test_a_server_that_does_not_start_is_told_and_its_log_named(tmp_path: Path) 
     code = CODE.replace(
         "with passing_server", "passing_server.AS_PREFECT_DOES['PYTHONHOME'] = '/nowhere'\nwith passing_server"
     )
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=clean, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path)], env=clean(), capture_output=True, text=True, check=False
     )
     assert "no_prefect_server" in done.stderr or "did not start" in done.stderr
     assert (tmp_path / ".state" / "prefect" / "passing-server.log").read_text()
@@ -88,9 +91,8 @@ print(json.dumps({name: os.environ.get(name) for name in %r}))"""
 
 
 def applied(workspace: Workspace, **environment: str) -> dict[str, str | None]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [sys.executable, "-c", APPLIES % (SHOWN,), str(workspace.root)]
-    done = subprocess.run(command, env=clean | environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=clean() | environment, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
 
