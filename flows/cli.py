@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from flows import console, evidence, gating, monitoring, passing_server, promotion, serving
+from flows import console, evidence, gating, monitoring, pages, passing_server, promotion, serving
 from flows.options import HERE, DebugOption, JsonOption, WorkspaceOption, open_workspace
 from pipelines import garbage, settings
 from pipelines.errors import LclscError, WrongUseError, unexpected
@@ -305,7 +305,7 @@ def retrain(
         console.print_json(report)
     else:
         _print_retrain(report)
-        _print_pages(workspace)
+        pages.show(place, workspace)
     raise typer.Exit(1 if report["status"] == "refused" else 0)
 
 
@@ -361,28 +361,6 @@ def _print_retrain(report: dict[str, Any]) -> None:
     aliases = ", ".join(report["aliases"]) or "none"
     console.out.print(f"version [bold]{report['version']}[/]: {report['status']}, aliases: [bold]{aliases}[/]")
     console.print_clauses(report.get("gate", {}).get("clauses", []))
-
-
-def _print_pages(folder: Path) -> None:
-    """Where to look next; each line can be pasted."""
-    store = console.command("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}")
-    lines = (
-        ("the report", console.command("xdg-open", folder / "reports" / "report.html")),
-        ("MLflow's page", f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 {store}"),
-        ("Prefect's page", _prefect_page((folder / ".state" / "prefect").absolute())),
-    )
-    console.out.print("\nLook at it:", style="bold")
-    for what, line in lines:
-        console.out.print(f"  {what:<15} {line}", highlight=False, soft_wrap=True)
-
-
-def _prefect_page(home: Path) -> str:
-    """Where it is, or how to open it: with the password of `lclsc serve --flows`, for it may let code run."""
-    if running := os.environ.get("PREFECT_API_URL"):
-        return console.plain(redact(running.removesuffix("/api")))
-    where, auth = console.command(f"PREFECT_HOME={home}"), console.command(home / "auth")
-    words = f'{where} PREFECT_SERVER_API_AUTH_STRING="$(cat {auth})" prefect server start --host 127.0.0.1'
-    return f"PREFECT_SERVER_ANALYTICS_ENABLED=false {words}  # password: cat {auth}"
 
 
 FIGURES = ("macro_f1", "balanced_accuracy", "patient_macro_f1", "saliency_iou", "pointing", "ece", "coverage")

@@ -66,11 +66,18 @@ def is_lost() -> bool:
     return False
 
 
-def _is_wanted() -> bool:
-    """No server is named anywhere where Prefect looks: environment, profile, file. Nobody else's database is opened."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+def named_by_user() -> str | None:
+    """Address of the server that is named anywhere where Prefect looks: environment, profile, file."""
+    from prefect.settings import PREFECT_API_URL
 
-    return not PREFECT_API_URL.value() and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
+    return None if _started else PREFECT_API_URL.value()
+
+
+def _is_wanted() -> bool:
+    """Nobody else's database is opened."""
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_ENABLED
+
+    return not named_by_user() and bool(PREFECT_SERVER_EPHEMERAL_ENABLED.value())
 
 
 def _command(port: int) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
-from flows import cli, console
+from flows import console
 
 
 def _shown(what: object) -> str:
@@ -33,10 +32,3 @@ def test_escapes_of_a_terminal_are_shown_and_lines_of_ours_stay() -> None:
 def test_numbers_stand_to_the_right_beside_cells_with_a_colour() -> None:
     table = console.table("", ("n", "verdict"), [(1, Text("ok", "green")), (None, Text("mend", "red"))])
     assert [column.justify for column in table.columns] == ["right", "left"]
-
-
-def test_the_lines_about_pages_can_be_pasted_whatever_the_folder_is_called(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print_pages(Path("my clinic"))
-    shown = capsys.readouterr().out
-    assert "'sqlite:///my clinic/mlflow.db'" in shown
-    assert "MLFLOW_DISABLE_TELEMETRY=true" in shown

@@ -33,7 +33,8 @@ def work():
 url = work() if started else PREFECT_API_URL.value()
 own = [process.pid for process in __import__("psutil").Process().children()]
 runs = [run.name for run in get_client(sync_client=True).read_flow_runs()] if started else []
-print(json.dumps({"url": url, "started": started, "own": own, "runs": len(runs)}))
+named = passing_server.named_by_user()
+print(json.dumps({"named": named, "url": url, "started": started, "own": own, "runs": len(runs)}))
 """
 
 
@@ -54,7 +55,7 @@ def test_one_server_runs_the_flow_and_ends_with_the_command(tmp_path: Path) -> N
     said = begun(tmp_path)
     assert str(said["url"]).startswith("http://127.0.0.1:")
     assert said["own"] == said["started"]  # and Prefect started no second one
-    assert said["runs"] == 1
+    assert (said["runs"], said["named"]) == (1, None)
     assert not psutil.pid_exists(said["started"][0])  # type: ignore[index]
 
 
@@ -66,7 +67,7 @@ def test_a_server_of_the_users_is_used_and_none_stays(tmp_path: Path, named_in: 
     (home / "profiles.toml").write_text(f'active = "mine"\n\n[profiles.mine]\nPREFECT_API_URL = "{theirs}"\n')
     named = {"PREFECT_API_URL": theirs} if named_in == "environment" else {"PREFECT_HOME": str(home)}
     said = begun(tmp_path / "clinic", **named)
-    assert (said["url"], said["started"], said["own"]) == (theirs, [], [])
+    assert (said["named"], said["url"], said["started"], said["own"]) == (theirs, theirs, [], [])
     assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".db", ".log")] == []
 
 
