@@ -207,6 +207,7 @@ def _exit_codes() -> Iterator[str]:
         errors.WrongUseError.exit_code: "Wrong use: an argument, a parameter, a folder, a key.",
         errors.OutsideSystemError.exit_code: "An outside system or a stage failed; JSON names cause and remedy.",
         1: "A finding: rows or videos not taken in, a refused gate, something for `doctor` to mend.",
+        130: "Stopped by Ctrl-C; the same command goes on from there.",
     }
     yield "## Exit codes\n"
     yield "| code | meaning |"
@@ -215,10 +216,16 @@ def _exit_codes() -> Iterator[str]:
     yield ""
 
 
+def _placed(argument: Any) -> str:
+    spelled = argument.name.upper() + ("..." if argument.nargs == -1 else "")
+    return spelled if argument.required else f"[{spelled}]"
+
+
 def _command(name: str, command: Any) -> Iterator[str]:
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option"]
-    usage = " ".join(["lclsc", name, *(one.name.upper() for one in arguments), "[OPTIONS]"])
+    needed = [f"{one.opts[-1]} {one.name.upper()}" for one in options if one.required]
+    usage = " ".join(["lclsc", name, *map(_placed, arguments), *needed, "[OPTIONS]"])
     yield f"## `lclsc {name}`\n"
     yield f"```text\n{usage}\n```\n"
     for paragraph in _paragraphs(command):

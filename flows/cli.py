@@ -53,7 +53,6 @@ def _run() -> None:
     except Exception as raised:
         if "--debug" in arguments or os.environ.get("LCLSC_DEBUG"):
             print(redact(traceback.format_exc()), file=sys.stderr)
-            sys.exit(1)
         error = raised if isinstance(raised, LclscError) else unexpected(raised)
         if "--json" in arguments:
             console.print_json(_failure(arguments[0], error))

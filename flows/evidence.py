@@ -23,7 +23,12 @@ def audit(
     ] = None,
     workspace: WorkspaceOption = HERE,
     everything: Annotated[bool, typer.Option("--all", help="Every version in the registry.")] = False,
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every video again and compare its frames.")] = False,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Decode every video again, compare its frames, and look for near copies across the split."
+        ),
+    ] = False,
     sample: Annotated[int | None, typer.Option(min=1, help="Hash this many objects a target instead of all.")] = None,
     seed: Annotated[int, typer.Option(help="Which objects are drawn.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Also write a page for reviewers to this file.")] = None,

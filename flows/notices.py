@@ -74,9 +74,9 @@ def of_retrain(report: dict[str, Any], workspace: str) -> None:
 
 
 def of_drift(report: dict[str, Any], workspace: str) -> None:
-    """Which figures have drifted, or that there was nothing to look at; nothing when none has."""
-    if not report["cases"]:
-        said = f"no case of {report['days']:g} days from {report['source']}. Is it logged, and where this looks for it?"
+    """Which figures have drifted, or that nothing was served; nothing when none has. A week without videos is one."""
+    if not report["cases"] and report["source"] == "served":
+        said = f"no case of {report['days']:g} days was served. Is it logged, and where this looks for it?"
         send("drift", f"version {report['version']}: nothing to look at", f"{workspace}: {said}")
     figures = sorted({one["figure"] for one in report["findings"] if one["alarm"]})
     if figures:

@@ -21,6 +21,7 @@ from flows import flow_server
 from pipelines.workspace import Workspace, private_folder
 
 URL = "PREFECT_API_URL"
+UVICORN = "from pipelines import garbage; garbage.collect_rarely(); import uvicorn; uvicorn.main()"
 AS_PREFECT_DOES = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
 
 _started: list[subprocess.Popen[bytes]] = []
@@ -83,7 +84,7 @@ def _is_wanted() -> bool:
 def _command(port: int) -> list[str]:
     where = ["--app-dir", sysconfig.get_path("purelib"), "--factory", "prefect.server.api.server:create_app"]
     listening = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    return [sys.executable, "-P", "-m", "uvicorn", *where, *listening]
+    return [sys.executable, "-P", "-c", UVICORN, *where, *listening]
 
 
 def _use(url: str) -> None:

@@ -11,7 +11,7 @@ import re
 IN_ADDRESS = re.compile(r"(?:(?<=://)[^\s/@:]*:[^\s@]*|(?<=https://)[^\s/@:]+|(?<=http://)[^\s/@:]+)(?=@)")
 """``user:password`` before the host of an address; over HTTP a user name alone may be a token."""
 
-SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH_STRING|ACCESS_KEY|NOTIFY$")
+SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH_STRING|ACCESS_KEY|API_KEY|NOTIFY$")
 """Of an environment variable whose value is nobody's business."""
 
 MASK = "***"

@@ -28,10 +28,7 @@ FORKED = (
 )
 BESIDE = "tests/pipelines/test_staging.py::test_an_intake_elsewhere_beside_a_line_of_the_promoters_ledger_is_settled"
 TEAM = "tests/e2e/test_team.py::test_a_service_runs_its_flows_by_a_server_on_postgresql"
-REGISTRY = (
-    "tests/e2e/test_team.py::test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server"
-)
-RESTORED = "tests/e2e/test_team.py::test_a_lost_registry_on_postgresql_comes_back_from_its_dump"
+REGISTRY = "tests/e2e/test_team.py::test_a_registry_on_postgresql_serves_a_team_and_comes_back_from_its_dump"
 NODES = "tests/e2e/cluster.py::three_nodes"
 SPREAD = "tests/e2e/team.py::team"
 DECISION = '{"decision": {"by": "Dr. Ada Weber", "reason": "better on the new site"}}'
@@ -46,7 +43,7 @@ PAGES = {
         f"{CLI} deployment run approve/approve --params '{DECISION}'": "tests/e2e/watch.py::approve",
         "cd clinic": "",
         "prefect work-pool create gpu-box --type process": WORKER,
-        "PREFECT_DEFAULT_WORK_POOL_NAME=gpu-box prefect deploy --all": WORKER,
+        "PREFECT_DEFAULT_WORK_POOL_NAME=gpu-box prefect --no-prompt deploy --all": WORKER,
         "prefect worker start --pool gpu-box": WORKER,
     },
     "team": {
@@ -109,17 +106,17 @@ PAGES = {
         "dvc fetch": TOGETHER,
         "cp backup/mlflow.db clinic/mlflow.db": TOGETHER,
         "cp -a backup/mlartifacts clinic/": TOGETHER,
-        f"pg_dump {POSTGRESQL} --format custom --file backup/mlflow.dump mlflow": RESTORED,
-        f"pg_dump {POSTGRESQL} --format custom --file backup/mlflow_accounts.dump mlflow_accounts": RESTORED,
-        "cp -a /srv/mlflow/password backup/": RESTORED,
-        "cp -a /srv/mlflow/artifacts backup/": RESTORED,
-        "mkdir -p /srv/mlflow": RESTORED,
-        "cp -a backup/password /srv/mlflow/": RESTORED,
-        "deploy/mlflow-server.sh /srv/mlflow": RESTORED,
-        f"dropdb {POSTGRESQL} --force mlflow": RESTORED,
-        f"createdb {POSTGRESQL} mlflow": RESTORED,
-        f"pg_restore {POSTGRESQL} --no-owner --exit-on-error --dbname mlflow backup/mlflow.dump": RESTORED,
-        "cp -a backup/artifacts /srv/mlflow/": RESTORED,
+        f"pg_dump {POSTGRESQL} --format custom --file backup/mlflow.dump mlflow": REGISTRY,
+        f"pg_dump {POSTGRESQL} --format custom --file backup/mlflow_accounts.dump mlflow_accounts": REGISTRY,
+        "cp -a /srv/mlflow/password backup/": REGISTRY,
+        "cp -a /srv/mlflow/artifacts backup/": REGISTRY,
+        "mkdir -p /srv/mlflow": REGISTRY,
+        "cp -a backup/password /srv/mlflow/": REGISTRY,
+        "deploy/mlflow-server.sh /srv/mlflow": REGISTRY,
+        f"dropdb {POSTGRESQL} --force mlflow": REGISTRY,
+        f"createdb {POSTGRESQL} mlflow": REGISTRY,
+        f"pg_restore {POSTGRESQL} --no-owner --exit-on-error --dbname mlflow backup/mlflow.dump": REGISTRY,
+        "cp -a backup/artifacts /srv/mlflow/": REGISTRY,
         "git clone ssh://git@git.example/clinic.git clinic": MACHINE,
         'git config --local lclsc.clone "$(cat ../backup/clone)"': MACHINE,
         "dvc pull": MACHINE,

@@ -72,35 +72,6 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
     assert not (folder / "postgresql" / "postmaster.pid").exists()
 
 
-def test_a_registry_on_postgresql_asks_for_a_password_and_hands_packages_through_its_server(
-    folder: Path,
-    tmp_path: Path,
-    require: Callable[[str], str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    require("initdb")
-    port = servers.free_port()
-    with servers.script("mlflow-server.sh", folder, port) as server:
-        servers.wait_for(lambda: servers.status(port, "2.0/mlflow/experiments/get?experiment_id=0") == 401, server)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", (folder / "password").read_text().strip())
-        workspace = promotions.build(tmp_path / "w", versions=2)
-        store = registry.connect(workspace)
-        assert store.aliases() == {"champion": "1"}
-        assert [version.complete for version in store.versions()] == [True, True]
-        assert lineage.verify_package(store.download(store.versions()[1]))["weights_sha256"]
-        told = subprocess.run(
-            [LCLSC, "history", "--json", "--workspace", str(workspace.root)], check=True, capture_output=True, text=True
-        )
-        assert json.loads(told.stdout)["aliases"] == {"champion": "1"}
-        assert not workspace.tracking_database.exists()
-        assert not workspace.tracking_artifacts.exists()
-        assert any((folder / "artifacts").rglob("lineage.json"))
-        assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
-    assert not (folder / "postgresql" / "postmaster.pid").exists()
-
-
 @contextlib.contextmanager
 def mlflow(folder: Path, port: int) -> Iterator[None]:
     """MLflow's server, answering; the environment leads to it."""
@@ -110,9 +81,10 @@ def mlflow(folder: Path, port: int) -> Iterator[None]:
         patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         patch.setenv("MLFLOW_TRACKING_PASSWORD", (folder / "password").read_text().strip())
         yield
+    assert not (folder / "postgresql" / "postmaster.pid").exists()
 
 
-def test_a_lost_registry_on_postgresql_comes_back_from_its_dump(
+def test_a_registry_on_postgresql_serves_a_team_and_comes_back_from_its_dump(
     folder: Path, tmp_path: Path, require: Callable[[str], str]
 ) -> None:
     require("initdb")
@@ -122,6 +94,16 @@ def test_a_lost_registry_on_postgresql_comes_back_from_its_dump(
     with mlflow(folder, port):
         workspace = promotions.build(tmp_path / "w", versions=2)
         before = held(workspace)
+        assert before["aliases"] == {"champion": "1"}
+        assert before["complete"] == [True, True]
+        told = subprocess.run(
+            [LCLSC, "history", "--json", "--workspace", str(workspace.root)], check=True, capture_output=True, text=True
+        )
+        assert json.loads(told.stdout)["aliases"] == {"champion": "1"}
+        assert not workspace.tracking_database.exists()
+        assert not workspace.tracking_artifacts.exists()
+        assert any((folder / "artifacts").rglob("lineage.json"))
+        assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
         for name in ("mlflow", "mlflow_accounts"):
             tool("pg_dump", *database, "--format", "custom", "--file", f"{backup}/{name}.dump", name)
         for name in ("password", "artifacts"):
@@ -151,7 +133,8 @@ def held(workspace: Workspace) -> dict[str, Any]:
     store = registry.connect(workspace)
     shutil.rmtree(workspace.state / "packages", ignore_errors=True)  # what was fetched before
     packages = {one.version: lineage.verify_package(store.download(one))["weights_sha256"] for one in store.versions()}
-    return {"packages": packages, "aliases": store.aliases(), "tags": store.marks()}
+    complete = [version.complete for version in store.versions()]
+    return {"packages": packages, "complete": complete, "aliases": store.aliases(), "tags": store.marks()}
 
 
 def tool(*command: str) -> None:

@@ -35,11 +35,13 @@ def test_every_deployment_says_when_how_and_for_which_workspace(workspace: Works
         assert one.parameters["workspace"] == str(workspace.root)
         for entry in one.schedules or []:
             assert entry.schedule.timezone == "UTC"
-            assert entry.slug == one.name
+            assert entry.slug == one.name or entry.slug.startswith(f"{one.name}-")
     assert built["intake"].parameters["drop"] == str(tmp_path / "drop")
     assert built["retrain"].parameters["hand_edits"] == "refuse"
     strategies = {name: one.concurrency_options.collision_strategy for name, one in built.items()}
     assert (strategies["intake"], strategies["retrain"]) == ("CANCEL_NEW", "ENQUEUE")
+    looks = {entry.slug: entry.parameters for entry in built["monitor"].schedules or []}
+    assert looks == {"monitor": {}, "monitor-intake": {"source": "intake"}}
 
 
 def test_without_a_drop_folder_intake_waits_to_be_asked(workspace: Workspace) -> None:

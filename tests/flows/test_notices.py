@@ -116,3 +116,12 @@ def test_drift_is_told_by_figure_and_steadiness_is_not(receiver: Receiver) -> No
     (told,) = receiver.got
     assert told["title"] == "lclsc: version 7: drift"
     assert told["message"] == "clinic: mean in 20 cases of 7 days. See `lclsc monitor`."
+
+
+def test_that_nothing_was_served_is_told_and_a_week_without_new_videos_is_none(receiver: Receiver) -> None:
+    report = {"version": "7", "cases": 0, "days": 7.0, "findings": []}
+    notices.of_drift(report | {"source": "intake"}, "clinic")
+    notices.of_drift(report | {"source": "served"}, "clinic")
+    (told,) = receiver.got
+    assert told["title"] == "lclsc: version 7: nothing to look at"
+    assert told["message"].startswith("clinic: no case of 7 days was served.")

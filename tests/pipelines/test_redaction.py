@@ -30,7 +30,14 @@ def test_an_address_keeps_its_host_and_loses_its_password(text: str, shown: str)
 
 
 @pytest.mark.parametrize(
-    "name", ["MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING", "AWS_SECRET_ACCESS_KEY", "LCLSC_SERVE_TOKEN"]
+    "name",
+    [
+        "MLFLOW_TRACKING_PASSWORD",
+        "PREFECT_API_AUTH_STRING",
+        "AWS_SECRET_ACCESS_KEY",
+        "PREFECT_API_KEY",
+        "LCLSC_SERVE_TOKEN",
+    ],
 )
 def test_the_value_of_a_secret_variable_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "hunter2-hunter2")
