@@ -14,7 +14,9 @@ folder=$(realpath -m "${1:?usage: mlflow-server.sh FOLDER [PORT]}")
 port=${2:-5000}
 umask 077
 mkdir -p "$folder"
-. "$(dirname "$(realpath "$0")")/postgresql.sh"
+here=$(dirname "$(realpath "$0")")
+. "$here/secret.sh"
+. "$here/postgresql.sh"
 only_one
 
 made "$folder/password" secret

@@ -4,7 +4,6 @@
 #   start_postgresql DATABASE...   starts it, on a socket in that folder alone, and makes the databases
 #   stop_postgresql
 #   dsn DATABASE                   what stands behind "postgresql://" in a client's address
-#   made FILE COMMAND...           what the command says, kept in the file from the first start on
 #
 # PostgreSQL refuses root: where root runs the script it runs as POSTGRESQL_USER, by default `nobody`.
 
@@ -48,15 +47,3 @@ only_one() {
 }
 
 stop_postgresql() { "${as_owner[@]}" pg_ctl --pgdata "$data" --mode fast --silent stop || true; }
-
-secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
-
-# Whole or absent: a secret cut off by a full disk or a kill would be a short one, and an empty one lets everybody in.
-made() {
-    if [ ! -e "$1" ]; then
-        "${@:2}" > "$1.tmp"
-        sync "$1.tmp"
-        mv "$1.tmp" "$1"
-    fi
-    [ -s "$1" ] || { echo "$1 is empty: delete it, and the next start makes a new one" >&2; exit 1; }
-}

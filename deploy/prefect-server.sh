@@ -12,7 +12,9 @@ folder=$(realpath -m "${1:?usage: prefect-server.sh FOLDER [PORT]}")
 port=${2:-4200}
 umask 077
 mkdir -p "$folder"
-. "$(dirname "$(realpath "$0")")/postgresql.sh"
+here=$(dirname "$(realpath "$0")")
+. "$here/secret.sh"
+. "$here/postgresql.sh"
 only_one
 
 team() { printf 'team:' && secret; }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shlex
 import signal
 import subprocess
@@ -25,7 +24,7 @@ import psutil
 from e2e import servers
 from e2e.line import Line, draw_batches, micro_workspace
 
-RAY = str(Path(sys.executable).with_name("ray"))
+NODE = str(servers.ROOT / "deploy" / "ray-node.sh")
 CHECKPOINTS = "checkpoints"
 WAIT_SECONDS = 1800.0
 HEAD, *OTHERS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
@@ -90,14 +89,13 @@ class Cluster:
         }
 
     def start(self, *options: str, before: str = "", log: Path) -> None:
-        """A node; ``before``: a command of the shell, in a mount namespace of the node's own."""
-        command = [RAY, "start", *options, "--block"]
+        """A node by the script of deploy/; ``before``: a command of the shell, in a mount namespace of its own."""
+        command = [NODE, self.access["RAY_AUTH_TOKEN_PATH"], *options]
         if before:
             as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
             command = ["unshare", "--mount", *as_root, "sh", "-c", f"{before} && exec {shlex.join(command)}"]
         with log.open("wb") as file:
-            environment = os.environ | self.access
-            node = subprocess.Popen(command, env=environment, start_new_session=True, stdout=file, stderr=file)
+            node = subprocess.Popen(command, start_new_session=True, stdout=file, stderr=file)
         self.nodes.append(node)
 
     def wait_for(self, count: int) -> None:
@@ -141,19 +139,17 @@ class Cluster:
 @contextlib.contextmanager
 def three_nodes(hidden: Path, token: Path) -> Iterator[Cluster]:
     """A cluster of which two nodes see an empty folder at ``hidden``."""
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
     cluster = Cluster(servers.free_port(), token)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         logs = Path(folder)
         port = cluster.address.rpartition(":")[2]
-        head = ["--head", "--port", port, "--num-cpus", "1", "--include-dashboard", "false", "--temp-dir", folder]
+        head = ["--port", port, "--num-cpus", "1", "--temp-dir", folder]
         try:
-            cluster.start(*head, "--node-ip-address", HEAD, log=logs / "head.log")
+            cluster.start(HEAD, *head, log=logs / "head.log")
             cluster.wait_for(1)
             blind = f"mount -t tmpfs none {shlex.quote(str(hidden))}"
             for ip in OTHERS:
-                join = ["--address", cluster.address, "--num-cpus", "2", "--node-ip-address", ip]
+                join = [ip, cluster.address, "--num-cpus", "2"]
                 cluster.start(*join, before=blind, log=logs / f"{ip}.log")
                 cluster.wait_for(len(cluster.nodes))  # two at the same time would take the same names for their sockets
             yield cluster

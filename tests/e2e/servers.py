@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def script(name: str, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def script(name: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
     """A script of deploy/ until SIGTERM."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = [str(ROOT / "deploy" / name), str(folder), str(port)]
+    command = [str(ROOT / "deploy" / name), *map(str, arguments)]
     server = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
     try:
         yield server

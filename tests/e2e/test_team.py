@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from e2e import servers
 from e2e.line import LCLSC, Line
@@ -34,7 +37,7 @@ def folder() -> Iterator[Path]:
 
 def test_a_server_starts_with_a_whole_secret_or_not_at_all(tmp_path: Path) -> None:
     def start(command: str) -> int:
-        script = f"set -euo pipefail; umask 077; folder={tmp_path}; . {servers.ROOT}/deploy/postgresql.sh; {command}"
+        script = f"set -euo pipefail; umask 077; . {servers.ROOT}/deploy/secret.sh; {command}"
         return subprocess.run(["bash", "-c", script], capture_output=True, check=False).returncode
 
     secret = tmp_path / "secret"
@@ -70,6 +73,30 @@ def test_a_service_runs_its_flows_by_a_server_on_postgresql(
         service.wait_for(lambda: "Completed" in line.tool(*command, query), 600)
         assert service.stop() == 0
     assert not (folder / "postgresql" / "postmaster.pid").exists()
+
+
+def test_a_node_of_ray_asks_for_its_token_and_ends_with_all_it_started(folder: Path) -> None:
+    token, port, ip = folder / "ray.token", servers.free_port(), "127.0.0.11"
+    node = [str(servers.ROOT / "deploy" / "ray-node.sh"), str(token), "127.0.0.12", f"{ip}:{port}"]
+    early = subprocess.run(node, capture_output=True, text=True, check=False)
+    assert (early.returncode, "copy it from the first node" in early.stderr) == (1, True)
+    with servers.script("ray-node.sh", token, ip, "--port", port, "--num-cpus", "1", "--temp-dir", folder) as first:
+        servers.wait_for(lambda: nodes(f"{ip}:{port}", token) == 1, first)
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        other = folder / "other.token"
+        other.write_text("x" * 32)
+        assert nodes(f"{ip}:{port}", other) == 0
+    commands = [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
+    assert [one for one in commands if str(folder) in one] == []
+
+
+def nodes(address: str, token: Path) -> int:
+    """How many nodes a client with this token sees."""
+    code = f"import ray; ray.init('{address}', logging_level='ERROR'); print(len(ray.nodes()))"
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, env=os.environ | access, capture_output=True, text=True, check=False).stdout
+    return int(said or 0)
 
 
 @contextlib.contextmanager
