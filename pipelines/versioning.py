@@ -9,6 +9,7 @@ import configparser
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -346,8 +347,7 @@ def reproduce_stage(
 
 def push_objects(workspace: Workspace) -> None:
     """``dvc push``, then look for every object ourselves: push says all is well when the remote lost some."""
-    _remove_empty_objects(workspace)
-    dvc(workspace, "push")
+    _push(workspace)
     missing = missing_objects(workspace)
     if missing:
         raise OutsideSystemError(
@@ -359,8 +359,15 @@ def push_objects(workspace: Workspace) -> None:
 
 def push_inputs(workspace: Workspace) -> None:
     """Push what was taken in, and nothing of what the stages made."""
+    _push(workspace, *POINTERS)
+
+
+def _push(workspace: Workspace, *targets: str) -> None:
     _remove_empty_objects(workspace)
-    dvc(workspace, "push", *POINTERS)
+    # DVC keeps the list of what a push is about; killed while it writes that, it goes by half a list ever after.
+    for kept in (workspace.state / "dvc-site").glob("repo/*/index/data"):
+        shutil.rmtree(kept, ignore_errors=True)
+    dvc(workspace, "push", *targets)
 
 
 def _remove_empty_objects(workspace: Workspace) -> None:
