@@ -48,6 +48,8 @@ DVC_SUPPORT = "https://dvc.org/support"  # in the last line of what DVC says of 
 MD5_OF_NOTHING = md5_bytes(b"")
 TALKING = frozenset({"fetch", "push", "pull"})
 """What git and DVC do with another machine: the same command may succeed a minute later."""
+LISTING = TALKING | {"checkout"}
+"""DVC's commands that go by a list of objects which an earlier command kept."""
 GIT_SECONDS = 600.0
 """What git may take for it, who carries tables and settings; DVC carries videos, and its clients have limits."""
 AUTHOR = ("lclsc", "lclsc@localhost")
@@ -259,7 +261,15 @@ def _without_labels(text: bytes) -> Any:
 
 
 def dvc(workspace: Workspace, *arguments: str) -> str:
+    if arguments[0] in LISTING:
+        _remove_lists(workspace)
     return _run([*_dvc_command(), *arguments], workspace.root, "DVC")
+
+
+def _remove_lists(workspace: Workspace) -> None:
+    """DVC keeps lists of which objects belong to which data; killed while it writes one, it goes by half ever after."""
+    for kept in (workspace.state / "dvc-site").glob("repo/*/index/data"):
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 def initialise(workspace: Workspace, remote: str | None) -> None:
@@ -364,9 +374,6 @@ def push_inputs(workspace: Workspace) -> None:
 
 def _push(workspace: Workspace, *targets: str) -> None:
     _remove_empty_objects(workspace)
-    # DVC keeps the list of what a push is about; killed while it writes that, it goes by half a list ever after.
-    for kept in (workspace.state / "dvc-site").glob("repo/*/index/data"):
-        shutil.rmtree(kept, ignore_errors=True)
     dvc(workspace, "push", *targets)
 
 
@@ -389,11 +396,16 @@ def missing_objects(workspace: Workspace) -> list[str]:
     from dvc.repo import Repo
 
     missing: list[str] = []
+    stores: dict[str, Any] = {}
     with Repo(str(workspace.root)) as repo:
-        for remote, names in _objects_by_remote(workspace, str(repo.config["core"]["remote"])).items():
-            oids = {oid for name in names for oid in _expand(repo.cache.local, name)}
+        wanted = _objects_by_remote(workspace, str(repo.config["core"]["remote"]))
+        for remote in wanted:  # before any is asked, which takes long: a push beside this one removes DVC's lists
             with asking(remote):
-                store = repo.cloud.get_remote_odb(remote)
+                stores[remote] = repo.cloud.get_remote_odb(remote)
+        for remote, names in wanted.items():
+            oids = {oid for name in names for oid in _expand(repo.cache.local, name)}
+            store = stores[remote]
+            with asking(remote):
                 # The store's own ``exists`` takes an object that it cannot ask for as one that is not there.
                 missing += [f"{remote}:{oid}" for oid in sorted(oids) if not store.fs.exists(store.oid_to_path(oid))]
     return missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -68,6 +69,60 @@ def test_an_object_that_a_killed_push_left_empty_is_sent_again(workspace: Worksp
     assert cut_off.read_bytes() == b"mask"
     assert (objects / versioning.MD5_OF_NOTHING[:2] / versioning.MD5_OF_NOTHING[2:]).read_bytes() == b""
     versioning.push_objects(workspace)
+
+
+KILLED_AT_ITS_LIST = """\
+import os, sys
+from sqltrie.sqlite import SQLiteTrie
+of, left, write = sys.argv.pop(1), [int(sys.argv.pop(1))], SQLiteTrie.__setitem__
+
+def killed(trie, key, value):
+    left[0] -= key[0] == of
+    if left[0] < 0:
+        os._exit(137)
+    write(trie, key, value)
+
+SQLiteTrie.__setitem__ = killed
+from dvc.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""``dvc``, killed when it has written so many entries of one of its lists; each but the last is saved by then."""
+
+
+def kill_dvc_at_its_list(workspace: Workspace, of: str, entries: int, *command: str) -> None:
+    arguments = [sys.executable, "-c", KILLED_AT_ITS_LIST, of, str(entries), *command]
+    assert subprocess.run(arguments, cwd=workspace.root, check=False).returncode == 137
+
+
+@pytest.fixture
+def _own_notes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC keeps its lists where a command of ours has it keep them."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(workspace.state / "dvc-site"))
+
+
+@pytest.mark.usefixtures("_own_notes")
+def test_a_push_that_was_killed_at_its_list_is_done_whole_by_the_next(workspace: Workspace) -> None:
+    for number in range(3):
+        (workspace.videos / f"{number}.mkv").write_text(str(number))
+    for folder in ("videos", "masks"):
+        versioning.track(workspace, folder, remote="identified")
+    kill_dvc_at_its_list(workspace, "push", 3, "push", *versioning.POINTERS)
+    versioning.push_inputs(workspace)
+    assert versioning.missing_objects(workspace) == []
+
+
+@pytest.mark.usefixtures("_own_notes")
+def test_a_checkout_that_was_killed_at_its_list_is_done_whole_by_the_next(workspace: Workspace) -> None:
+    folders = ("one/masks", "two/masks", "three/masks")
+    for folder in folders:
+        (workspace.root / folder).mkdir(parents=True)
+        (workspace.root / folder / "m.tif").write_text(folder)
+        versioning.track(workspace, folder)
+        shutil.rmtree(workspace.root / folder)
+    pointers = [f"{folder}.dvc" for folder in folders]
+    kill_dvc_at_its_list(workspace, "tree", 2, "checkout", *pointers)
+    versioning.check_out(workspace, pointers)
+    assert [(workspace.root / folder / "m.tif").read_text() for folder in folders] == [*folders]
 
 
 def test_a_remote_in_a_bucket_holds_every_object_and_gives_it_back(bucket: str, tmp_path: Path) -> None:
