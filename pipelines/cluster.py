@@ -19,7 +19,7 @@ import psutil
 
 from pipelines import progress
 from pipelines.errors import OutsideSystemError
-from pipelines.files import TEMPORARY_PREFIX, sha256_bytes
+from pipelines.files import sha256_bytes, temporary_name
 from pipelines.workspace import Workspace, private_folder
 
 Item = TypeVar("Item")
@@ -149,7 +149,7 @@ def _looks(folder: Path) -> list[tuple[dict[str, Any], bool]]:
     nodes = [node for node in ray.nodes() if node["Alive"] and _cpus(node)]
     if len(nodes) == 1:
         return [(nodes[0], True)]
-    with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=folder) as token:
+    with tempfile.NamedTemporaryFile(prefix=f"{temporary_name()}-", dir=folder) as token:
         look = ray.remote(num_cpus=0, max_retries=2)(_is_there)
         asked = [look.options(scheduling_strategy=_on(node["NodeID"])).remote(token.name) for node in nodes]
         return [(node, _sees(reference)) for node, reference in zip(nodes, asked, strict=True)]

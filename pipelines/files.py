@@ -7,16 +7,25 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import rfc8785
 
+from pipelines import processes
+
 CHUNK_BYTES = 1 << 20
 TEMPORARY_PREFIX = ".tmp-"
+WRITER = re.compile(r"\.tmp-([0-9a-f]{8}\.\d+\.\d+)-")
+"""Of a temporary's name: which start of which machine, process id, start of the process."""
+UNSEEN_SECONDS = 86400.0
+"""Age at which a temporary is dead whose writer runs where we cannot see it: on another machine, in a container."""
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -65,7 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A killed process leaves at most a ``.tmp-`` file, never half of ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name}")
+    temporary = path.with_name(f"{temporary_name()}-{path.name}")
     try:
         yield temporary
         move_into_place(temporary, path)
@@ -117,7 +126,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_once(path: Path, secret: bytes) -> None:
     """A secret, readable by its owner alone: whole or absent. Where several make one, the first one's stays."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")  # not named like a key: it is read as none
+    draft = path.with_name(temporary_name())  # not named like a key: it is read as none
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secret)
@@ -139,10 +148,49 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def remove_temporaries(folder: Path, *, of: str = "") -> None:
-    """Sweep what killed writers left, or those of the file ``of``. Only while holding the lock that covers them."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{of}"):
+def temporary_name() -> str:
+    """``.tmp-<writer>-<random>``: what a dead process left is told from what another one is writing."""
+    return f"{TEMPORARY_PREFIX}{_writer(os.getpid())}-{secrets.token_hex(4)}"
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A folder to work in, readable by its owner alone; gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{temporary_name()}-") as name:
+        yield Path(name)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Sweep what killed writers left. Only while holding the lock that covers all who write to ``folder``."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         remove(leftover)
+
+
+def remove_dead_temporaries(folder: Path) -> None:
+    """Sweep, at any depth, what processes left that are no more. Without a lock: the living keep theirs."""
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if _is_dead(Path(place) / name):
+                remove(Path(place) / name)
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
+
+
+def _is_dead(path: Path) -> bool:
+    found = WRITER.match(path.name)
+    if found is None:
+        return False
+    here, pid = _writer(os.getpid()).split(".")[0], int(found[1].split(".")[1])
+    if found[1].startswith(f"{here}."):
+        return found[1] != _writer(pid)
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime < max(time.time() - UNSEEN_SECONDS, processes.booted_at())
+    return False
+
+
+def _writer(pid: int) -> str:
+    """``<machine's start>.<process>.<its start>``; without the last where no such process runs."""
+    machine, _, ticks = (processes.start_of(pid) or "").rpartition("/")
+    return f"{sha256_bytes(machine.encode())[:8]}.{pid}.{ticks}"
 
 
 def remove_temporaries_of_dvc(folder: Path) -> None:

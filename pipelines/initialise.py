@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines import code_digest, manifest, params_file, settings, versioning
 from pipelines.errors import OutsideSystemError, WrongUseError
-from pipelines.files import TEMPORARY_PREFIX, write_json
+from pipelines.files import temporary_name, write_json
 from pipelines.workspace import FORMAT, Workspace, private_folder, refuse_source_tree, template_file
 
 Preset = Literal["cpu", "gpu"]
@@ -34,7 +33,7 @@ def run(root: Path, *, preset: Preset, remote: str | None) -> Workspace:
     refuse_source_tree(root)
     if root.exists() and any(root.iterdir()):
         raise WrongUseError("not_empty", f"{root} is not empty.", "Name a new or an empty folder.")
-    draft = root.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{root.name}")
+    draft = root.with_name(f"{temporary_name()}-{root.name}")
     try:
         _build(Workspace(draft), preset, remote)
         if root.exists():

@@ -21,23 +21,13 @@ import psutil
 
 from pipelines import dead_locks, processes
 from pipelines.errors import OutsideSystemError
-from pipelines.files import remove_temporaries, remove_temporaries_of_dvc
+from pipelines.files import remove_dead_temporaries, remove_temporaries, remove_temporaries_of_dvc
 from pipelines.workspace import Workspace, private_folder
 
 OWNER = "LCLSC_OWNER"
 """Environment of every child of a run: ``<pid>:<start>:<workspace>``. It survives kill -9 of the owner."""
 
 ORPHAN_GRACE_SECONDS = 20.0
-
-SWEPT_STATE = (
-    "-shards.json",
-    "-package",
-    "-extract.run.json",
-    "-training.json",
-    "-durations.json",
-    "-take_over.json",
-)
-"""Temporaries of .state that are this lock's to sweep; the rest of it has writers without the lock."""
 
 
 def this_process(workspace: Workspace) -> str:
@@ -161,11 +151,11 @@ def _sweep(workspace: Workspace) -> None:
         workspace.train_table.parent,
         workspace.weights.parent,
         workspace.reports,
+        workspace.root / ".dvc" / "tmp",
     ):
         remove_temporaries(folder)
         remove_temporaries_of_dvc(folder)
-    for of in SWEPT_STATE:
-        remove_temporaries(workspace.state, of=of)
+    remove_dead_temporaries(workspace.state)  # it has writers without this lock
 
 
 @contextlib.contextmanager

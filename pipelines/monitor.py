@@ -7,7 +7,6 @@ Params  monitor
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipelines import drift, ledger, manifest, registry, schemas
 from pipelines import params as parameters
 from pipelines.drift import Finding
 from pipelines.errors import OutsideSystemError, WrongUseError
-from pipelines.files import TEMPORARY_PREFIX, digest, move_unless_there, write_json
+from pipelines.files import digest, move_unless_there, temporary_folder, write_json
 from pipelines.package import child, training_videos
 from pipelines.params import MonitorParams
 from pipelines.predict import choose
@@ -187,8 +186,7 @@ def _look(
         for video in videos
     ]
     private_folder(folder.parent)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as name:
-        draft = Path(name)
+    with temporary_folder(folder.parent) as draft:
         write_json(draft / "request.json", {"version": version.version, "videos": asked})
         child.run("observe_child.py", store.download(version), draft / "request.json", draft / "seen")
         if not list((draft / "seen").glob("*.parquet")):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipelines import schemas
 from pipelines.errors import WrongUseError
-from pipelines.files import TEMPORARY_PREFIX
+from pipelines.files import temporary_name
 from pipelines.workspace import private_folder
 
 if TYPE_CHECKING:  # the front door names this module's settings and must not load torch
@@ -65,7 +65,7 @@ class PredictionLog:
         """Random, made by the first process that needs it, readable by its owner alone."""
         path = self.folder / KEY_FILE
         with contextlib.suppress(FileExistsError):
-            draft = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}")
+            draft = path.with_name(temporary_name())
             draft.touch(mode=0o600)
             draft.write_bytes(secrets.token_bytes(32))
             try:

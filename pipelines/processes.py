@@ -14,6 +14,11 @@ def boot() -> str:
     return f"{(PROC / 'sys' / 'kernel' / 'random' / 'boot_id').read_text().strip()}/{namespace}"
 
 
+def booted_at() -> float:
+    """When this machine started, in seconds of the epoch."""
+    return next(float(line.split()[1]) for line in (PROC / "stat").read_text().splitlines() if line.startswith("btime"))
+
+
 def start_of(pid: int) -> str | None:
     """``<boot>/<namespace>/<ticks since the boot>`` of a process that runs here; None where there is none."""
     try:

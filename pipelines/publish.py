@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from PIL import Image
 from pipelines import frames, gate, ledger, lineage
 from pipelines.errors import LclscError, OutsideSystemError
 from pipelines.evidence import diff
-from pipelines.files import read_json, sha256_file, write_bytes, write_json, write_text
+from pipelines.files import read_json, sha256_file, temporary_folder, write_bytes, write_json, write_text
 from pipelines.inference import load_classifier
 from pipelines.package import child
 from pipelines.params import Params
@@ -186,8 +185,8 @@ def _maps(
     if not request:
         return {}
     folder = private_folder(workspace.state / "scores")
-    with tempfile.TemporaryDirectory(dir=folder, prefix="lclsc-look-") as name:
-        asked, said = Path(name) / "request.json", Path(name) / "said.json"
+    with temporary_folder(folder) as draft:
+        asked, said = draft / "request.json", draft / "said.json"
         write_json(asked, request)
         child.run("look_child.py", package, asked, said)
         found = read_json(said)

@@ -9,7 +9,6 @@ A list of find-or-create steps: killed anywhere, the next call goes on at the fi
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ from pipelines import params as parameters
 from pipelines.errors import PromotionError
 from pipelines.evidence import withdrawals
 from pipelines.files import (
-    TEMPORARY_PREFIX,
     canonical_json,
     read_json,
     sha256_file,
+    temporary_folder,
 )
 from pipelines.params import Params
 from pipelines.registry import Registry, Submission, Version
@@ -123,8 +122,8 @@ def _find_or_register(workspace: Workspace, params: Params, store: Registry, com
     if same and same.complete and same.tags[registry.KEY] != key and publish.is_built_here(workspace, store, same):
         return _evaluated_again(workspace, store, same, key), False
     is_new = store.find_version(key) is None
-    with tempfile.TemporaryDirectory(dir=workspace.state, prefix=TEMPORARY_PREFIX, suffix="-package") as folder:
-        sealed = _package(workspace, params, store, commit, Path(folder) / "package")
+    with temporary_folder(workspace.state) as folder:
+        sealed = _package(workspace, params, store, commit, folder / "package")
         submission = Submission(
             key=key,
             train_key=keys.train_key(workspace, workers=workers.worker_count(params.train.logical_shards)),

@@ -7,7 +7,6 @@ altered in its place.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pipelines.evidence.check import DAMAGE
 from pipelines.evidence.commit import StoredObject
 from pipelines.evidence.ledger_events import entries_of
 from pipelines.evidence.object_checks import INPUTS, READERS
-from pipelines.files import md5_file, replace_file
+from pipelines.files import md5_file, replace_file, temporary_folder
 from pipelines.object_stores import ObjectStore
 from pipelines.workspace import Workspace
 
@@ -159,8 +158,8 @@ def _damaged(objects: list[Object]) -> Damaged:
 def _mend(damaged: Damaged, state: Path) -> str:
     """StageError where an object has no sound copy left; the others are mended all the same."""
     replaced, lost = 0, list[str]()
-    with tempfile.TemporaryDirectory(dir=state) as folder:
-        file = Path(folder) / "object"
+    with temporary_folder(state) as folder:
+        file = folder / "object"
         for one, copies in damaged:
             if not one.sound(file):
                 lost += [copy.label for copy in copies]

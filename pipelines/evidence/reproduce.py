@@ -9,12 +9,9 @@ The code that runs is the version's own, so a model outlives upgrades of this on
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,7 +27,7 @@ from pipelines.evidence.audit import find_target, head
 from pipelines.evidence.commit import Commit, StoredObject
 from pipelines.evidence.ledger_events import registered, whole_ledger
 from pipelines.evidence.version_checks import videos_of
-from pipelines.files import TEMPORARY_PREFIX, read_json, sha256_file, write_bytes
+from pipelines.files import read_json, remove_dead_temporaries, sha256_file, temporary_folder, write_bytes
 from pipelines.ledger import Entry
 from pipelines.package import SOURCE_TAR, source_archive
 from pipelines.registry import Version
@@ -38,8 +35,6 @@ from pipelines.workspace import Workspace, private_folder, template_file
 
 Start = Literal["extract", "train"]
 STARTS = ("extract", "train")
-OWNER = "owner"
-"""A file in the place that is locked as long as somebody builds there."""
 METRIC_TOLERANCE = 0.02
 """Absolute, on every figure between 0 and 1: other processors round differently and train to other weights."""
 
@@ -90,21 +85,9 @@ def _place(workspace: Workspace, keep: Path | None) -> Iterator[Path]:
         yield private_folder(keep.absolute())
         return
     parent = private_folder(workspace.state / "reproduce")
-    with contextlib.ExitStack() as stack:
-        with ledger.exclusive(workspace, "reproduce"):
-            for left in parent.glob(f"{TEMPORARY_PREFIX}*"):
-                _remove_if_left(left)
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=TEMPORARY_PREFIX)))
-            owner = stack.enter_context((place / OWNER).open("w"))
-            fcntl.flock(owner, fcntl.LOCK_EX)
+    remove_dead_temporaries(parent)
+    with temporary_folder(parent) as place:
         yield place
-
-
-def _remove_if_left(place: Path) -> None:
-    """By a killed one, whose lock ended with it; another one may be at work beside this."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), (place / OWNER).open("a") as owner:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _rebuild(

@@ -12,7 +12,6 @@ import importlib.metadata
 import io
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -24,7 +23,7 @@ import numpy as np
 
 from pipelines import lineage, settings
 from pipelines.errors import StageError
-from pipelines.files import TEMPORARY_PREFIX, read_json, write_json, write_text
+from pipelines.files import read_json, temporary_folder, write_json, write_text
 from pipelines.package import source_archive
 from pipelines.workspace import Workspace
 
@@ -46,8 +45,7 @@ def build_package(
     ``videos`` lists the train and validation video ids, which the gate needs as long as the model lives.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=TEMPORARY_PREFIX) as name:
-        draft = Path(name)
+    with temporary_folder(out.parent) as draft:
         files = (workspace.weights, workspace.model_card)
         model = _copy(draft / "model", {path.name: path for path in files})
         sources = _copy(draft / "code", serving_sources())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines import settings
 from pipelines.errors import OutsideSystemError
+from pipelines.files import temporary_name
 
 _waiting: dict[str, subprocess.Popen[str]] = {}
 
@@ -84,4 +85,5 @@ def environment() -> dict[str, str]:
     unwanted = ("PYTHON", "MLFLOW", "_MLFLOW", "__pyfunc", "LCLSC_SERVE", "RAY_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     # One thread, as in evaluation: sums must not depend on how many cores this machine has.
-    return kept | settings.OFFLINE | settings.SAFE | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LCLSC_TEMPORARY": temporary_name()}
+    return kept | settings.OFFLINE | settings.SAFE | own

@@ -23,7 +23,7 @@ FIELDS = ["frame_index", "class", "probabilities", "saliency"]
 def main(package: Path, request: Path, out: Path) -> None:
     model = mlflow.pyfunc.load_model(str(package))
     asked = json.loads(request.read_text())
-    draft = out.with_name(f".tmp-{os.getpid()}-{out.name}")
+    draft = out.with_name(f"{os.environ['LCLSC_TEMPORARY']}-{out.name}")
     said = {video_id: looked(model, one["path"], one["frames"]) for video_id, one in asked.items()}
     draft.write_text(json.dumps(said))
     draft.replace(out)

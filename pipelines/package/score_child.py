@@ -34,7 +34,7 @@ def main(package: Path, request: Path, out: Path) -> None:
     require_own_code(package)
     for video_id, path in json.loads(request.read_text()).items():
         target = out / f"{video_id}.json"
-        draft = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+        draft = target.with_name(f"{os.environ['LCLSC_TEMPORARY']}-{target.name}")
         draft.write_text(json.dumps(score(model, path)))
         draft.replace(target)
 

@@ -21,13 +21,13 @@ from pipelines import lineage, settings, versioning
 from pipelines import params as parameters
 from pipelines.errors import OutsideSystemError, StageError
 from pipelines.files import (
-    TEMPORARY_PREFIX,
     canonical_json,
     move_unless_there,
     remove,
     remove_temporaries,
     sha256_bytes,
     sha256_file,
+    temporary_folder,
 )
 from pipelines.ledger import Entry, exclusive
 from pipelines.params import flat
@@ -494,8 +494,8 @@ class Registry:
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         source = f"models:/{version.model_id}"
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY_PREFIX) as name:
-            draft = Path(name) / "package"
+        with temporary_folder(folder.parent) as place:
+            draft = place / "package"
             draft.mkdir()
             with process_address(self.uri), translated("download_artifacts"):
                 download_artifacts(artifact_uri=source, dst_path=str(draft), tracking_uri=self.uri)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import files
+from pipelines import files, processes
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(tmp_path: Path) -> None:
@@ -17,6 +17,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(tmp_path: Path) 
         temporary.unlink(missing_ok=True)  # what was to be written never came to be
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_only_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
+    machine, pid, started = files._writer(os.getpid()).split(".")
+    dead = [f".tmp-{machine}.{pid}.{started}0-1-a.json", f"deep/.tmp-{machine}.{2**22 + 1}.5-2/package"]
+    before_a_power_cut = f".tmp-00000000.{pid}.{started}-3"
+    living = [
+        f"{files.temporary_name()}-b.json",
+        f"deep/{files.temporary_name()}/{Path(dead[0]).name}",
+        f".tmp-00000000.{pid}.{started}-4",  # of another machine
+        ".tmp-of-somebody",
+        "kept.json",
+    ]
+    for name in (*dead, before_a_power_cut, *living):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    os.utime(tmp_path / before_a_power_cut, (processes.booted_at() - 1,) * 2)
+    files.remove_dead_temporaries(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(living)
 
 
 def test_a_secret_is_whole_or_absent_and_the_first_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

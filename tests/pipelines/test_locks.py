@@ -81,13 +81,19 @@ def test_after_kill_9_of_a_run_its_orphans_are_ended_before_the_next_one_starts(
         assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+def left_by_a_dead_process() -> str:
+    """A temporary's name."""
+    code = "from pipelines.files import temporary_name; print(temporary_name())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_a_run_sweeps_half_written_files(workspace: Workspace) -> None:
     workspace.frames.mkdir(parents=True)
     (workspace.frames / ".tmp-123-shard.parquet").write_bytes(b"half")
     (workspace.frames / "shard.parquet").write_bytes(b"whole")
     workspace.state.mkdir(exist_ok=True)
-    for name in (".tmp-123-shards.json", ".tmp-123-package", ".tmp-1-extract.run.json", ".tmp-123-of-somebody-else"):
-        (workspace.state / name).write_bytes(b"half")
+    (workspace.state / left_by_a_dead_process()).mkdir()
+    (workspace.state / ".tmp-123-of-somebody-else").write_bytes(b"half")
     links = workspace.frames.parent / ".k9qgrQ2u_3WjlFE-08v7kg.tmp"  # DVC tries how it may link, and is killed
     links.write_bytes(b"test")
     with locks.one_writer(workspace):

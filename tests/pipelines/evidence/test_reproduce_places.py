@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+from pipelines import files
 from pipelines.evidence import reproduce
-from pipelines.files import TEMPORARY_PREFIX
 from pipelines.workspace import Workspace
 
 
@@ -15,8 +17,8 @@ def test_two_rebuilds_at_once_each_keep_their_place(tracked: Workspace) -> None:
 
 
 def test_what_a_killed_rebuild_left_goes_with_the_next(tracked: Workspace) -> None:
-    left = tracked.state / "reproduce" / f"{TEMPORARY_PREFIX}left"
+    living = files._writer(os.getpid())
+    left = tracked.state / "reproduce" / f"{files.TEMPORARY_PREFIX}{living}0-1"  # the id came round again
     left.mkdir(parents=True)
-    (left / reproduce.OWNER).touch()
     with reproduce._place(tracked, None):
         assert not left.exists()
