@@ -6,9 +6,8 @@
 # FOLDER holds the database (PostgreSQL 14 or newer), the password of `admin` and, unless MLFLOW_ARTIFACTS_DESTINATION
 # names a bucket (s3://...), the artifacts. Needs psycopg2-binary and flask-wtf. PostgreSQL listens on a socket in
 # FOLDER alone, the server on this machine alone; put a proxy with TLS before it, or set MLFLOW_HOST and
-# MLFLOW_SERVER_ALLOWED_HOSTS. MLFLOW_WORKERS processes answer, 2 if unset. Ctrl-C or SIGTERM stops all. Clients:
-# MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME (admin, or an account that admin makes), MLFLOW_TRACKING_PASSWORD = what
-# FOLDER/password holds.
+# MLFLOW_SERVER_ALLOWED_HOSTS. Ctrl-C or SIGTERM stops both. Clients: MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME
+# (admin, or an account that admin makes), MLFLOW_TRACKING_PASSWORD = what FOLDER/password holds.
 set -euo pipefail
 
 folder=$(realpath -m "${1:?usage: mlflow-server.sh FOLDER [PORT]}")
@@ -50,6 +49,6 @@ if [ "$(psql mlflow --tuples-only --no-align --command "SELECT to_regclass('alem
 fi
 mlflow server --app-name basic-auth --backend-store-uri "postgresql://$(dsn mlflow)" \
     --serve-artifacts --artifacts-destination "${MLFLOW_ARTIFACTS_DESTINATION:-$folder/artifacts}" \
-    --host "${MLFLOW_HOST:-127.0.0.1}" --port "$port" --workers "${MLFLOW_WORKERS:-2}" &
+    --host "${MLFLOW_HOST:-127.0.0.1}" --port "$port" --workers 2 &
 server=$!
 wait "$server"

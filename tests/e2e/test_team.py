@@ -112,10 +112,9 @@ def mlflow(folder: Path, port: int) -> Iterator[None]:
 
 
 def test_a_registry_on_postgresql_serves_a_team_and_comes_back_from_its_dump(
-    folder: Path, tmp_path: Path, require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, require: Callable[[str], str]
 ) -> None:
     require("initdb")
-    monkeypatch.setenv("MLFLOW_WORKERS", "1")  # it starts three times, and each worker imports all of MLflow
     backup, port = tmp_path / "backup", servers.free_port()
     backup.mkdir()
     database = ("--host", str(folder / "postgresql"))
